@@ -1,0 +1,5 @@
+import sys
+
+from dinoidd.cli import main
+
+sys.exit(main())

@@ -1,0 +1,56 @@
+"""The command line. Each command is a module with `SUMMARY`, `add_arguments(parser)` and `run(args)`."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from dinoidd import __version__
+from dinoidd.errors import DinoiddError
+
+# In the order of a user's day. The modules import heavy packages inside run(), so --help is instant.
+COMMANDS = {
+    "segment": "segment a folder or bucket of images into Parquet",
+    "index": "list the images of a folder or bucket into a manifest",
+    "query": "ask a finished run with SQL",
+    "show": "draw images beside their masks",
+    "verify": "prove that a run has exactly one row an image",
+    "data": "make data sets: generate street scenes",
+    "model": "describe a model: parameters and cost",
+    "convert": "turn published checkpoints into one safetensors file",
+    "parity": "compare the model with a reference's recorded outputs",
+    "bench": "measure speed: the pipeline against a plain loop",
+}
+USER_ERROR = 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; its exit status is returned (2: the user's error, told in one sentence)."""
+    args = build_parser(sys.argv[1:] if argv is None else argv).parse_args(argv)
+    try:
+        return args.run(args)
+    except DinoiddError as error:
+        print(f"dinoidd {args.command}: {error}", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        print(f"dinoidd {args.command}: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()  # `dinoidd query ... | head` is no error
+        return 0
+
+
+def build_parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """The whole parser; only the command that `argv` names is imported."""
+    parser = argparse.ArgumentParser(
+        prog="dinoidd", description="DINOv3 segmentation of street images, from a bucket to Parquet."
+    )
+    parser.add_argument("--version", action="version", version=f"dinoidd {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, summary in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=summary.capitalize() + ".")
+        if name in argv:
+            module = importlib.import_module(f"dinoidd.cli.{name}")
+            module.add_arguments(command)
+            command.set_defaults(run=module.run)
+    return parser

@@ -1,0 +1,61 @@
+"""Errors that a user can act on.
+
+Every message says what is wrong, shows the actual value, and tells what to do. The command line prints
+the message alone and exits with 2; a traceback means a bug in dinoidd.
+"""
+
+
+class DinoiddError(Exception):
+    """Base of every error that is the user's to mend."""
+
+
+class ConfigError(DinoiddError):
+    """An option or a configuration value is wrong."""
+
+
+class ClassTableError(DinoiddError):
+    """A class table is unknown or malformed."""
+
+
+class CheckpointError(DinoiddError):
+    """Weights are missing, broken, or do not fit the model."""
+
+
+class InputError(DinoiddError):
+    """The input of a run cannot be listed or read at all."""
+
+
+class OutputError(DinoiddError):
+    """The output of a run cannot be written, or belongs to another run."""
+
+
+class ClusterError(DinoiddError):
+    """The Ray cluster cannot satisfy the request."""
+
+
+class StorageError(DinoiddError):
+    """One object or bucket could not be read or written; `kind` is a short fixed word.
+
+    Kinds: `missing`, `forbidden`, `unreachable`, `unreadable`.
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        return type(self), (self.kind, str(self))
+
+
+class ImageError(DinoiddError):
+    """One image cannot be used; `kind` becomes the row's `error_kind`.
+
+    Kinds: `empty`, `not_an_image`, `truncated`, `unsupported`, `too_large`.
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        return type(self), (self.kind, str(self))
