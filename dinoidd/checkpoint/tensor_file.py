@@ -1,0 +1,115 @@
+"""Tensor files read one tensor at a time: `.pth`, safetensors, and a Hugging Face directory."""
+
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from dinoidd.errors import CheckpointError
+
+_MIN_MAPPED_BYTES = 16 << 20
+
+
+class TensorFile:
+    """A file of tensors, mapped into memory and copied out one by one.
+
+    Pages that were read stay resident while the file is mapped, so it is opened anew after every
+    twentieth of its size: loading float32 as bfloat16 would otherwise peak at three times the result.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._names: list[str] = []
+        self._read: Callable[[str], Tensor] | None = None
+        self._budget = 0
+        self._open()
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._names)
+
+    def copy(self, name: str, dtype: torch.dtype | None = None) -> Tensor:
+        """A tensor of its own memory; floating ones as `dtype` (None: as stored)."""
+        if self._budget <= 0:
+            self._read = None  # unmaps the file before it is mapped again
+            self._open()
+        assert self._read is not None
+        source = self._read(name)
+        self._budget -= source.nbytes
+        target = dtype if dtype is not None and source.is_floating_point() else source.dtype
+        return source.to(target, copy=True)
+
+    def _open(self) -> None:
+        if not self.path.is_file():
+            raise CheckpointError(f"no such checkpoint file: {self.path}")
+        self._budget = max(_MIN_MAPPED_BYTES, self.path.stat().st_size // 20)
+        if self.path.suffix == ".safetensors":
+            file = _open_safetensors(self.path)
+            self._names, self._read = list(file.keys()), file.get_tensor
+        else:
+            tensors = _open_pth(self.path)
+            self._names, self._read = list(tensors), tensors.__getitem__
+
+
+class ShardedTensors:
+    """Several files that together hold one model, as Hugging Face writes large ones."""
+
+    def __init__(self, files: list[TensorFile]) -> None:
+        self._file_of = {name: file for file in files for name in file.names}
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._file_of)
+
+    def copy(self, name: str, dtype: torch.dtype | None = None) -> Tensor:
+        return self._file_of[name].copy(name, dtype)
+
+
+Tensors = TensorFile | ShardedTensors
+
+
+def open_hugging_face(directory: Path) -> Tensors:
+    """The tensors of a Hugging Face model directory, of one file or of several shards.
+
+    Raises:
+        CheckpointError: a file that the directory needs is missing or broken.
+    """
+    index = directory / "model.safetensors.index.json"
+    if not index.is_file():
+        return TensorFile(directory / "model.safetensors")
+    names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    return ShardedTensors([TensorFile(directory / name) for name in names])
+
+
+def safetensors_metadata(path: Path) -> dict[str, str]:
+    """The file's text metadata; empty where it has none.
+
+    Raises:
+        CheckpointError: no such file, or not a safetensors file.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"no such checkpoint file: {path}")
+    return _open_safetensors(path).metadata() or {}
+
+
+def _open_safetensors(path: Path) -> safe_open:
+    try:
+        return safe_open(path, framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is not a safetensors file: {error}") from error
+
+
+def _open_pth(path: Path) -> dict[str, Tensor]:
+    """Pickled code is never run: `weights_only` admits tensors and plain containers."""
+    try:
+        loaded = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(f"{path} is not a PyTorch file of tensors: {reason}") from error
+    if not isinstance(loaded, dict) or not all(isinstance(t, Tensor) for t in loaded.values()):
+        raise CheckpointError(f"{path} holds no flat table of tensors, but {type(loaded).__name__}")
+    return loaded

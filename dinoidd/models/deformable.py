@@ -1,0 +1,87 @@
+"""Multi-scale deformable attention (Deformable DETR, arXiv 2010.04159), in plain torch.
+
+Shapes: B images, Q queries, N value tokens over all levels, h heads, L levels, P points, d head width.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Size = tuple[int, int]  # rows, columns
+
+
+class DeformableAttention(nn.Module):
+    """Each query reads `points` places a head and level, around its own reference point."""
+
+    def __init__(
+        self, dim: int, heads: int, levels: int, points: int, value_ratio: float = 1.0
+    ) -> None:
+        super().__init__()
+        self.heads, self.levels, self.points = heads, levels, points
+        value_dim = int(dim * value_ratio)
+        self.sampling_offsets = nn.Linear(dim, heads * levels * points * 2)
+        self.attention_weights = nn.Linear(dim, heads * levels * points)
+        self.value_proj = nn.Linear(dim, value_dim)
+        self.output_proj = nn.Linear(value_dim, dim)
+        self._look_around()
+
+    def _look_around(self) -> None:
+        """Start with every head looking its own way, point p at distance p + 1, all weighted alike."""
+        angles = torch.arange(self.heads, dtype=torch.float32) * (2 * math.pi / self.heads)
+        way = torch.stack([angles.cos(), angles.sin()], dim=-1)
+        way = way / way.abs().amax(dim=-1, keepdim=True)
+        distance = torch.arange(1, self.points + 1, dtype=torch.float32)
+        offsets = way[:, None, None] * distance[:, None]
+        with torch.no_grad():
+            self.sampling_offsets.weight.zero_()
+            self.sampling_offsets.bias.copy_(offsets.expand(-1, self.levels, -1, -1).flatten())
+            self.attention_weights.weight.zero_()
+            self.attention_weights.bias.zero_()
+
+    def forward(
+        self, query_BQD: Tensor, reference_Q2: Tensor, value_BND: Tensor, sizes: list[Size]
+    ) -> Tensor:
+        """Attend; `reference_Q2` holds (x, y) in 0..1, `sizes` the levels' maps in value order."""
+        B, Q, _ = query_BQD.shape
+        h, L, P = self.heads, self.levels, self.points
+        value = self.value_proj(value_BND)
+        value_BNhd = value.view(B, value.shape[1], h, -1)
+        offsets = self.sampling_offsets(query_BQD).view(B, Q, h, L, P, 2).float()
+        weights = self.attention_weights(query_BQD).view(B, Q, h, L * P).float().softmax(-1)
+        # Locations stay in float32: bfloat16 has 8 bits, a map 128 wide needs more than that.
+        scale_L2 = torch.tensor([(w, h_) for h_, w in sizes], device=offsets.device)
+        locations = reference_Q2[None, :, None, None, None] + offsets / scale_L2[:, None]
+        sampled = sample_levels(value_BNhd, locations, weights.view(B, Q, h, L, P), sizes)
+        return self.output_proj(sampled.to(value.dtype))
+
+
+def sample_levels(
+    value_BNhd: Tensor, locations_BQhLP2: Tensor, weights_BQhLP: Tensor, sizes: list[Size]
+) -> Tensor:
+    """Weighted sum of bilinear samples (zeros outside), as [B, Q, h * d] in float32."""
+    B, _, h, d = value_BNhd.shape
+    Q = locations_BQhLP2.shape[1]
+    grid = (locations_BQhLP2 * 2 - 1).permute(3, 0, 2, 1, 4, 5).flatten(1, 2)  # L, B*h, Q, P, 2
+    weights = weights_BQhLP.permute(3, 0, 2, 1, 4).flatten(1, 2)  # L, B*h, Q, P
+    total = value_BNhd.new_zeros((B * h, d, Q), dtype=torch.float32)
+    start = 0
+    for level, (height, width) in enumerate(sizes):
+        part = value_BNhd[:, start : start + height * width]
+        start += height * width
+        maps = part.permute(0, 2, 3, 1).reshape(B * h, d, height, width).float()
+        samples = F.grid_sample(maps, grid[level], mode="bilinear", align_corners=False)
+        total = total + (samples * weights[level][:, None]).sum(-1)
+    return total.view(B, h * d, Q).transpose(1, 2)
+
+
+def pixel_centres(sizes: list[Size], device: torch.device) -> Tensor:
+    """(x, y) of every pixel of every level, in 0..1, row by row: [sum of rows * columns, 2]."""
+    points = []
+    for height, width in sizes:
+        y = (torch.arange(height, device=device, dtype=torch.float32) + 0.5) / height
+        x = (torch.arange(width, device=device, dtype=torch.float32) + 0.5) / width
+        grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")
+        points.append(torch.stack([grid_x.flatten(), grid_y.flatten()], dim=-1))
+    return torch.cat(points)
