@@ -1,0 +1,127 @@
+"""Any other fsspec URL: gs://, az://, http(s):// to read from, memory:// in tests."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import fsspec
+import pyarrow.fs
+
+from dinoidd.errors import OutputError, StorageError
+from dinoidd.storage.local import refuse_over
+from dinoidd.storage.uri import ObjectInfo, shown
+
+CONNECT_TIMEOUT_S = 5
+READ_TIMEOUT_S = 20
+
+
+class FsspecFiles:
+    """Objects behind one fsspec protocol."""
+
+    def __init__(self, scheme: str) -> None:
+        self.scheme = scheme
+        self.fs = _filesystem(scheme)
+
+    def info(self, uri: str) -> ObjectInfo | None:
+        """Size and ETag of an object, or None where there is none."""
+        try:
+            entry = self.fs.info(self._path(uri))
+        except FileNotFoundError:
+            return None
+        return self._object(entry, uri) if entry["type"] == "file" else None
+
+    def is_folder(self, uri: str) -> bool:
+        """Whether there is such a folder or prefix."""
+        return self.fs.isdir(self._path(uri))
+
+    def read(self, uri: str, max_bytes: int | None) -> bytes:
+        """The whole object; where its size is not known before, reading stops past the limit."""
+        path = self._path(uri)
+        if max_bytes is None:
+            return self.fs.cat_file(path)
+        size = self.fs.info(path).get("size")
+        refuse_over(shown(uri), size, max_bytes)
+        if size is not None:
+            return self.fs.cat_file(path)
+        with self.fs.open(path, "rb", block_size=0) as file:
+            data = file.read(max_bytes + 1)
+        refuse_over(shown(uri), len(data), max_bytes)
+        return data
+
+    def open(self, uri: str) -> BinaryIO:
+        """The object as a file."""
+        return self.fs.open(self._path(uri), "rb")
+
+    def write(self, uri: str, data: bytes) -> None:
+        """One upload."""
+        self._make_parent(uri)
+        self.fs.pipe_file(self._path(uri), data)
+
+    def upload(self, local: Path, uri: str) -> None:
+        """One upload, in parts where the store has them."""
+        self._make_parent(uri)
+        self.fs.put_file(str(local), self._path(uri))
+
+    def names(self, uri: str) -> list[str]:
+        """Objects directly in the folder, sorted, without hidden ones."""
+        try:
+            entries = self.fs.ls(self._path(uri), detail=True)
+        except FileNotFoundError:
+            return []
+        names = (e["name"].rpartition("/")[2] for e in entries if e["type"] == "file")
+        return sorted(name for name in names if name and name[0] != ".")
+
+    def walk(self, uri: str, starts: str, depth: int | None) -> Iterator[ObjectInfo]:
+        """Every object below the folder, folder by folder."""
+        levels = None if depth is None else depth + 1
+        root = self._path(uri).rstrip("/")
+        for _, _, files in self.fs.walk(root, maxdepth=levels, detail=True, on_error="raise"):
+            for _, entry in sorted(files.items()):
+                if entry["name"][len(root) :].lstrip("/").startswith(starts):
+                    yield self._object(entry)
+
+    def remove(self, uri: str) -> None:
+        """Remove an object; fine when it is not there."""
+        if self.info(uri) is not None:
+            self.fs.rm_file(self._path(uri))
+
+    def remove_all(self, uri: str) -> None:
+        """Remove the folder and all in it; fine when it is not there."""
+        if not self._path(uri).strip("/"):
+            raise OutputError(f"refusing to remove all of {uri}: name a folder")
+        if self.fs.isdir(self._path(uri)):
+            self.fs.rm(self._path(uri), recursive=True)
+
+    def arrow(self, uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
+        """The same file system, for pyarrow."""
+        return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(self.fs)), self._path(uri)
+
+    def _path(self, uri: str) -> str:
+        return self.fs._strip_protocol(uri)
+
+    def _make_parent(self, uri: str) -> None:
+        self.fs.makedirs(self.fs._parent(self._path(uri)), exist_ok=True)
+
+    def _object(self, entry: dict[str, Any], uri: str | None = None) -> ObjectInfo:
+        etag = str(entry.get("etag") or entry.get("ETag") or "").strip('"') or None
+        name = uri or self.fs.unstrip_protocol(entry["name"])
+        return ObjectInfo(uri=name, size=entry.get("size"), etag=etag)
+
+
+def _filesystem(scheme: str) -> Any:
+    """The file system of a scheme, with time-outs where they are ours to set."""
+    settings: dict[str, Any] = {"skip_instance_cache": True, "use_listings_cache": False}
+    if scheme in ("http", "https"):
+        import aiohttp
+
+        timeout = aiohttp.ClientTimeout(
+            total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=READ_TIMEOUT_S
+        )
+        settings["client_kwargs"] = {"timeout": timeout}
+    try:
+        return fsspec.filesystem(scheme, **settings)
+    except ValueError as error:
+        raise StorageError("unreadable", f"{scheme}:// is no known kind of address") from error
+    except ImportError as error:
+        message = f"{scheme}:// needs a package that is not installed: {error}"
+        raise StorageError("unreadable", message) from error

@@ -1,0 +1,68 @@
+"""What an object is called, and what is known about it before it is read."""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+from dinoidd.errors import ConfigError
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_S3_ALIASES = {"s3a": "s3", "s3n": "s3"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class StorageOptions:
+    """Where object storage is. No secrets, so that it may travel to workers and into files."""
+
+    endpoint_url: str | None = None  # None: AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, or AWS itself
+
+
+DEFAULT_OPTIONS = StorageOptions()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ObjectInfo:
+    """One object of a listing."""
+
+    uri: str
+    size: int | None  # bytes; None where a list of URIs does not say
+    etag: str | None = None  # without quotes; None where the store has none
+
+
+def scheme_of(uri: str) -> str:
+    """`s3`, `gs`, `https`, ...; `file` for paths and `file://`."""
+    match = _SCHEME.match(uri)
+    scheme = match[1].lower() if match else "file"
+    return _S3_ALIASES.get(scheme, scheme)
+
+
+def normalise(uri: str) -> str:
+    """An absolute path for local files, `scheme://rest` otherwise; no trailing slash."""
+    if not uri:
+        raise ConfigError("an empty address was given: name a folder, a file or an s3:// prefix")
+    scheme, rest = scheme_of(uri), _SCHEME.sub("", uri, count=1)
+    if scheme == "file":
+        return os.path.abspath(Path(rest).expanduser() if rest == uri else rest)  # noqa: PTH100
+    if scheme not in ("http", "https"):  # whose last slash may belong to a signature
+        rest = rest.rstrip("/")
+    if not rest and scheme != "memory":
+        raise ConfigError(f"{uri} names no bucket: write {scheme}://BUCKET/PREFIX")
+    return f"{scheme}://{rest}"
+
+
+def split_s3(uri: str) -> tuple[str, str]:
+    """The bucket (or access point ARN) and the exact key of a normalised `s3://` URI."""
+    match = re.fullmatch(r"s3://(arn:[^/]*/[^/]+|[^/]+)/?(.*)", uri, re.DOTALL)
+    if match is None:
+        raise ConfigError(f"{uri} names no bucket: write s3://BUCKET/PREFIX")
+    return match[1], match[2]
+
+
+def shown(uri: str) -> str:
+    """The URI as it may appear in messages and files: a signed web address loses what signs it."""
+    if scheme_of(uri) not in ("http", "https"):
+        return uri
+    parts = urlsplit(uri)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
