@@ -36,7 +36,9 @@ class ClassTable:
     def __post_init__(self) -> None:
         problems = list(_problems(self))
         if problems:
-            raise ClassTableError(f"class table '{self.name}' is not usable: " + "; ".join(problems))
+            raise ClassTableError(
+                f"class table '{self.name}' is not usable: " + "; ".join(problems)
+            )
 
     def __len__(self) -> int:
         return len(self.classes)
@@ -77,7 +79,9 @@ class ClassTable:
             )
         classes = tuple(_class_info(i, entry) for i, entry in enumerate(table["classes"]))
         ignore_index = table.get("ignore_index", IGNORE_INDEX)
-        return cls(name=str(table.get("name", "custom")), classes=classes, ignore_index=ignore_index)
+        return cls(
+            name=str(table.get("name", "custom")), classes=classes, ignore_index=ignore_index
+        )
 
 
 def _class_info(index: int, entry: Any) -> ClassInfo:
@@ -85,7 +89,9 @@ def _class_info(index: int, entry: Any) -> ClassInfo:
         raise ClassTableError(f'class {index}: expected {{"name", "color"}}, got {entry!r}')
     color = entry["color"]
     if not isinstance(color, Sequence) or isinstance(color, str) or len(color) != 3:
-        raise ClassTableError(f"class {index} ('{entry['name']}'): colour {color!r} is not [r, g, b]")
+        raise ClassTableError(
+            f"class {index} ('{entry['name']}'): colour {color!r} is not [r, g, b]"
+        )
     return ClassInfo(name=str(entry["name"]), color=tuple(color))
 
 
@@ -134,9 +140,7 @@ _IDD = {
     "vegetation": (107, 142, 35),
     "sky": (70, 130, 180),
 }
-IDD = ClassTable(
-    name="idd", classes=tuple(ClassInfo(name=n, color=c) for n, c in _IDD.items())
-)
+IDD = ClassTable(name="idd", classes=tuple(ClassInfo(name=n, color=c) for n, c in _IDD.items()))
 BUILT_IN = {"idd": IDD}
 
 

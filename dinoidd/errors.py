@@ -36,7 +36,7 @@ class ClusterError(DinoiddError):
 class StorageError(DinoiddError):
     """One object or bucket could not be read or written; `kind` is a short fixed word.
 
-    Kinds: `missing`, `forbidden`, `unreachable`, `unreadable`.
+    Kinds: `missing`, `forbidden`, `too_large`, `unreachable`, `unreadable`.
     """
 
     def __init__(self, kind: str, message: str) -> None:
@@ -50,7 +50,7 @@ class StorageError(DinoiddError):
 class ImageError(DinoiddError):
     """One image cannot be used; `kind` becomes the row's `error_kind`.
 
-    Kinds: `empty`, `not_an_image`, `truncated`, `unsupported`, `too_large`.
+    Kinds: `empty`, `not_an_image`, `truncated`, `corrupt`, `unsupported`, `too_large`.
     """
 
     def __init__(self, kind: str, message: str) -> None:

@@ -157,7 +157,10 @@ def test_query__files_being_written_are_left_alone(run, capsys):
 @pytest.mark.parametrize(
     ("sql", "message"),
     [
-        ("SELECT roads FROM images", 'the query fails: Binder Error: Referenced column "roads" not'),
+        (
+            "SELECT roads FROM images",
+            'the query fails: Binder Error: Referenced column "roads" not',
+        ),
         ("SELEC 1", 'the query fails: Parser Error: syntax error at or near "SELEC"'),
         ("SELECT 1 FROM pictures", "the query fails: Catalog Error: Table with name pictures does"),
         ("SELECT error('boom') FROM images", "the query fails: Invalid Input Error: boom"),

@@ -199,9 +199,7 @@ def test_show__unfinished_run(tmp_path, drawn, capsys):
     run = SyntheticOutput(tmp_path, finished=False)
     run.part(64).unlink()
     assert main(["show", str(run.out), "--to", str(tmp_path / "x.png")]) == 0
-    assert drawn["subtitle"] == (
-        "64 images so far (unfinished): 63 ok, 1 with errors · 12 shown"
-    )
+    assert drawn["subtitle"] == ("64 images so far (unfinished): 63 ok, 1 with errors · 12 shown")
     assert "is not finished (no _SUCCESS): 64 of 100 images so far" in capsys.readouterr().err
 
 

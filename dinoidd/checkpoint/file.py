@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from dinoidd.checkpoint.load import assign, fill
-from dinoidd.checkpoint.tensor_file import TensorFile, safetensors_metadata
+from dinoidd.checkpoint.header import Header, read_header
+from dinoidd.checkpoint.load import assign, fill, refuse
+from dinoidd.checkpoint.tensor_file import TensorFile
 from dinoidd.classes import ClassTable
 from dinoidd.errors import CheckpointError, DinoiddError
 from dinoidd.models import (
@@ -60,35 +61,62 @@ def save_checkpoint(model: Segmenter, table: ClassTable, path: Path) -> Checkpoi
     return info
 
 
-def read_checkpoint_info(path: Path) -> CheckpointInfo:
-    """Read and check the header.
+def read_checkpoint_info(header: Header, label: str) -> CheckpointInfo:
+    """Check a checkpoint by its header alone: version, sizes, every tensor's name and shape.
 
     Raises:
-        CheckpointError: not a file of `dinoidd convert`, or of a version this one cannot read.
+        CheckpointError: not a file of `dinoidd convert`, or one that contradicts itself.
     """
-    metadata = safetensors_metadata(path)
+    metadata = header.metadata
     if metadata.get("format") != FORMAT:
         raise CheckpointError(
-            f"{path} is not a dinoidd checkpoint (format {metadata.get('format')!r}, expected "
+            f"{label} is not a dinoidd checkpoint (format {metadata.get('format')!r}, expected "
             f"'{FORMAT}'): make one from published files with 'dinoidd convert'"
         )
     try:
-        return CheckpointInfo(
+        info = CheckpointInfo(
             config=config_from_dict(json.loads(metadata["config"])),
             table=ClassTable.from_dict(json.loads(metadata["classes"])),
             weights_sha256=metadata["weights_sha256"],
         )
     except (KeyError, TypeError, ValueError, DinoiddError) as error:
-        raise CheckpointError(f"{path} has a broken header: {error}") from error
+        raise CheckpointError(f"{label} has a broken header: {error}") from error
+    expected = {n: tuple(t.shape) for n, t in meta_segmenter(info.config).state_dict().items()}
+    wrong = sorted(n for n, shape in header.shapes.items() if expected.get(n, shape) != shape)
+    refuse(
+        label,
+        missing=set(expected) - set(header.shapes),
+        surplus=set(header.shapes) - set(expected) | set(wrong),
+    )
+    return info
 
 
-def load_checkpoint(path: Path, dtype: torch.dtype | None = None) -> tuple[Segmenter, CheckpointInfo]:
+def read_local_header(path: Path) -> Header:
+    """The header of a local file.
+
+    Raises:
+        CheckpointError: no such file, or not a safetensors file.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"no such checkpoint file: {path}")
+    with path.open("rb") as file:
+
+        def read(start: int, stop: int) -> bytes:
+            file.seek(start)
+            return file.read(stop - start)
+
+        return read_header(read, path.stat().st_size, str(path))
+
+
+def load_checkpoint(
+    path: Path, dtype: torch.dtype | None = None
+) -> tuple[Segmenter, CheckpointInfo]:
     """The model of a file, in its stored dtype or another.
 
     Raises:
         CheckpointError: the file is broken or its tensors do not fit its own header.
     """
-    info = read_checkpoint_info(path)
+    info = read_checkpoint_info(read_local_header(path), str(path))
     model = meta_segmenter(info.config)
     file = TensorFile(path)
     state = fill(model, set(model.state_dict()), file, set(file.names), str(path), dtype)
@@ -113,5 +141,5 @@ def weights_digest(state: dict[str, Tensor]) -> str:
     for name in sorted(state):
         tensor = state[name]
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        digest.update(memoryview(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy()))
+        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -102,6 +102,8 @@ def check_config(directory: Path, config: BackboneConfig) -> None:
         "num_register_tokens": config.storage_tokens,
         "patch_size": config.patch_size,
     }
-    wrong = [f"{k} is {found.get(k)!r}, not {v!r}" for k, v in expected.items() if found.get(k) != v]
+    wrong = [
+        f"{k} is {found.get(k)!r}, not {v!r}" for k, v in expected.items() if found.get(k) != v
+    ]
     if wrong:
         raise CheckpointError(f"{path} does not fit the preset: " + "; ".join(wrong))

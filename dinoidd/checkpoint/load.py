@@ -6,7 +6,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from dinoidd.checkpoint.hugging_face_keys import HuggingFaceBackbone, check_config, computed_in_model
+from dinoidd.checkpoint.hugging_face_keys import (
+    HuggingFaceBackbone,
+    check_config,
+    computed_in_model,
+)
 from dinoidd.checkpoint.published_keys import PublishedBackbone, PublishedHead, is_classifier
 from dinoidd.checkpoint.tensor_file import TensorFile, open_hugging_face
 from dinoidd.errors import CheckpointError

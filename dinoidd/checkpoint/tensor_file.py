@@ -85,17 +85,6 @@ def open_hugging_face(directory: Path) -> Tensors:
     return ShardedTensors([TensorFile(directory / name) for name in names])
 
 
-def safetensors_metadata(path: Path) -> dict[str, str]:
-    """The file's text metadata; empty where it has none.
-
-    Raises:
-        CheckpointError: no such file, or not a safetensors file.
-    """
-    if not path.is_file():
-        raise CheckpointError(f"no such checkpoint file: {path}")
-    return _open_safetensors(path).metadata() or {}
-
-
 def _open_safetensors(path: Path) -> safe_open:
     try:
         return safe_open(path, framework="pt")

@@ -125,7 +125,9 @@ class Adapter(nn.Module):
         grid = (H // 16, W // 16)
         points_N2 = pixel_centres(sizes, image_B3HW.device)
         c1, *rest = self.spm(image_B3HW)
-        tokens = (c.flatten(2).transpose(1, 2) + e for c, e in zip(rest, self.level_embed, strict=True))
+        tokens = (
+            c.flatten(2).transpose(1, 2) + e for c, e in zip(rest, self.level_embed, strict=True)
+        )
         c_BND = torch.cat(list(tokens), dim=1)
         for interaction, (patches, _) in zip(self.interactions, taken, strict=True):
             c_BND = interaction(c_BND, points_N2, sizes, patches, grid)

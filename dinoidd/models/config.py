@@ -4,7 +4,9 @@ from dataclasses import dataclass, field, replace
 
 from dinoidd.errors import ConfigError
 
+# Of RGB in 0..1, for weights trained on web images (LVD-1689M) and on satellite ones (SAT-493M).
 LVD_MEAN, LVD_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+SAT_MEAN, SAT_STD = (0.430, 0.411, 0.296), (0.213, 0.156, 0.143)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +35,10 @@ class BackboneConfig:
                 self.embed_dim % (4 * self.heads) != 0,
                 f"embed_dim {self.embed_dim} is not a multiple of 4 x heads ({self.heads})",
             ),
-            (self.patch_size != 16, f"patch_size {self.patch_size} (the adapter's strides need 16)"),
+            (
+                self.patch_size != 16,
+                f"patch_size {self.patch_size} (the adapter's strides need 16)",
+            ),
         )
 
     @property
@@ -59,7 +64,9 @@ class BackboneConfig:
 class AdapterConfig:
     """ViT-Adapter (arXiv 2205.08534): the extractors' side only."""
 
-    stem_width: int = 64  # channels of the convolution stem; later stages have 2, 4 and 4 times that
+    stem_width: int = (
+        64  # channels of the convolution stem; later stages have 2, 4 and 4 times that
+    )
     heads: int = 16
     points: int = 4  # sampling points a head
     value_ratio: float = 0.5  # width of the sampled values over embed_dim
@@ -82,7 +89,10 @@ class DecoderConfig:
         _refuse(
             "decoder",
             (self.width % 32 != 0, f"width {self.width} is not a multiple of 32 (GroupNorm)"),
-            (self.width % self.heads != 0, f"width {self.width} not divisible by {self.heads} heads"),
+            (
+                self.width % self.heads != 0,
+                f"width {self.width} not divisible by {self.heads} heads",
+            ),
             (min(self.pixel_layers, self.query_layers, self.queries) < 1, "needs at least 1 layer"),
         )
 
@@ -130,7 +140,7 @@ def _vit(dim: int, depth: int, heads: int, **more: object) -> BackboneConfig:
 _SWIGLU = {"ffn": "swiglu", "ffn_ratio": 6.0}
 _LAPTOP_ADAPTER = AdapterConfig(stem_width=16, heads=4)
 _LAPTOP_DECODER = DecoderConfig(
-    width=64, heads=4, feedforward=128, pixel_layers=2, query_layers=3, queries=40
+    width=64, heads=4, feedforward=128, pixel_layers=1, query_layers=3, queries=32
 )
 
 PRESETS = {
@@ -138,7 +148,7 @@ PRESETS = {
     for preset in (
         SegmenterConfig(
             name="tiny",
-            backbone=_vit(96, 4, 3),
+            backbone=_vit(64, 4, 2),
             adapter=_LAPTOP_ADAPTER,
             decoder=_LAPTOP_DECODER,
             image_size=256,
@@ -147,7 +157,7 @@ PRESETS = {
             name="small",
             backbone=_vit(192, 8, 6),
             adapter=replace(_LAPTOP_ADAPTER, stem_width=32, heads=8),
-            decoder=replace(_LAPTOP_DECODER, width=128, heads=8, feedforward=256, pixel_layers=3),
+            decoder=replace(_LAPTOP_DECODER, width=128, heads=8, feedforward=256, pixel_layers=2),
             image_size=256,
         ),
         SegmenterConfig(name="vits16", backbone=_vit(384, 12, 6)),
@@ -180,3 +190,10 @@ def preset(name: str) -> SegmenterConfig:
     if name not in PRESETS:
         raise ConfigError(f"unknown preset '{name}': there are {', '.join(PRESETS)}")
     return PRESETS[name]
+
+
+def resized(
+    config: SegmenterConfig, *, classes: int, decoder: dict[str, int] | None = None
+) -> SegmenterConfig:
+    """The same model for another number of classes, and with other decoder sizes."""
+    return replace(config, classes=classes, decoder=replace(config.decoder, **(decoder or {})))

@@ -47,24 +47,30 @@ class DeformableAttention(nn.Module):
         B, Q, _ = query_BQD.shape
         h, L, P = self.heads, self.levels, self.points
         value = self.value_proj(value_BND)
-        value_BNhd = value.view(B, value.shape[1], h, -1)
-        offsets = self.sampling_offsets(query_BQD).view(B, Q, h, L, P, 2).float()
-        weights = self.attention_weights(query_BQD).view(B, Q, h, L * P).float().softmax(-1)
-        # Locations stay in float32: bfloat16 has 8 bits, a map 128 wide needs more than that.
+        value_BNhd = value.unflatten(2, (h, -1))
+        # Queries go last: softmax and sums over points are then vectorised. Locations stay in
+        # float32: bfloat16 has 8 bits, and a map 128 wide needs more than that.
+        offsets = self.sampling_offsets(query_BQD).float().view(B, Q, h, L, P, 2)
+        offsets_LBhPQ2 = offsets.permute(3, 0, 2, 4, 1, 5)
         scale_L2 = torch.tensor([(w, h_) for h_, w in sizes], device=offsets.device)
-        locations = reference_Q2[None, :, None, None, None] + offsets / scale_L2[:, None]
-        sampled = sample_levels(value_BNhd, locations, weights.view(B, Q, h, L, P), sizes)
+        locations = reference_Q2 + offsets_LBhPQ2 / scale_L2.view(L, 1, 1, 1, 1, 2)
+        weights = self.attention_weights(query_BQD).float().view(B, Q, h, L * P)
+        weights_BhLPQ = weights.permute(0, 2, 3, 1).softmax(2).unflatten(2, (L, P))
+        sampled = sample_levels(value_BNhd, locations, weights_BhLPQ, sizes)
         return self.output_proj(sampled.to(value.dtype))
 
 
 def sample_levels(
-    value_BNhd: Tensor, locations_BQhLP2: Tensor, weights_BQhLP: Tensor, sizes: list[Size]
+    value_BNhd: Tensor, locations_LBhPQ2: Tensor, weights_BhLPQ: Tensor, sizes: list[Size]
 ) -> Tensor:
-    """Weighted sum of bilinear samples (zeros outside), as [B, Q, h * d] in float32."""
+    """Weighted sum of bilinear samples (zeros outside), as [B, Q, h * d] in float32.
+
+    Locations are (x, y) in 0..1.
+    """
     B, _, h, d = value_BNhd.shape
-    Q = locations_BQhLP2.shape[1]
-    grid = (locations_BQhLP2 * 2 - 1).permute(3, 0, 2, 1, 4, 5).flatten(1, 2)  # L, B*h, Q, P, 2
-    weights = weights_BQhLP.permute(3, 0, 2, 1, 4).flatten(1, 2)  # L, B*h, Q, P
+    P, Q = weights_BhLPQ.shape[3:]
+    grid = (locations_LBhPQ2 * 2 - 1).flatten(1, 2)  # L, B*h, P, Q, 2
+    weights = weights_BhLPQ.flatten(0, 1)  # B*h, L, P, Q
     total = value_BNhd.new_zeros((B * h, d, Q), dtype=torch.float32)
     start = 0
     for level, (height, width) in enumerate(sizes):
@@ -72,8 +78,9 @@ def sample_levels(
         start += height * width
         maps = part.permute(0, 2, 3, 1).reshape(B * h, d, height, width).float()
         samples = F.grid_sample(maps, grid[level], mode="bilinear", align_corners=False)
-        total = total + (samples * weights[level][:, None]).sum(-1)
-    return total.view(B, h * d, Q).transpose(1, 2)
+        for point in range(P):
+            total = torch.addcmul(total, samples[:, :, point], weights[:, None, level, point])
+    return total.unflatten(0, (B, h)).flatten(1, 2).transpose(1, 2)
 
 
 def pixel_centres(sizes: list[Size], device: torch.device) -> Tensor:

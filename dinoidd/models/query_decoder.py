@@ -18,7 +18,7 @@ class QueryOutput:
     """What the queries found: class logits [B, Q, K+1] (last: no object), mask logits [B, Q, h, w]."""
 
     class_logits: Tensor
-    mask_logits: Tensor | None  # None for an intermediate layer that was not asked for its masks
+    mask_logits: Tensor
 
 
 class MultiHeadAttention(nn.Module):
@@ -40,7 +40,8 @@ class MultiHeadAttention(nn.Module):
             F.linear(x, w, b).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for x, w, b in zip((query, key, value), weights, biases, strict=True)
         )
-        out_BhQd = F.scaled_dot_product_attention(*projected, attn_mask=allowed_B1QN)
+        q_BhQd, k_BhNd, v_BhNd = projected
+        out_BhQd = F.scaled_dot_product_attention(q_BhQd, k_BhNd, v_BhNd, attn_mask=allowed_B1QN)
         return self.out_proj(out_BhQd.transpose(1, 2).flatten(2))
 
 

@@ -1,58 +1,80 @@
-"""From queries to a class for every pixel.
+"""From queries to a class for every pixel, one image at a time.
 
-Shapes: B images, Q queries, K classes, h x w mask size, H x W size asked for.
+An image's maps at full size are many times larger than the network's own (100 queries at 512x512 are
+105 MB), so a batch is not held at once; on the CPU that also keeps them in the cache.
+Shapes: Q queries, K classes, h x w masks, H x W size asked for.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dinoidd.models.query_decoder import QueryOutput
+# Pixels whose K scores are held at once at the original size: 26 classes take 13 MB.
+_CHUNK_PIXELS = 1 << 17
+_CPU_CHUNK_PIXELS = 1 << 13  # 26 classes take 0.8 MB: stays in the cache
 
-# Pixels whose K probabilities are held at once at the original size: 26 classes take 27 MB.
-_CHUNK_PIXELS = 1 << 18
 
+@dataclass(frozen=True)
+class Certainty:
+    """Means over an image's pixels, each 0..1: the highest class probability, the normalised entropy,
+    and the highest less the second-highest probability."""
 
-@dataclass
-class ImageClasses:
-    """One image's answer: class ids [H, W] uint8, and means over its pixels (0..1)."""
-
-    classes: Tensor
     confidence: float
     entropy: float
     margin: float
 
 
-def class_scores(output: QueryOutput, size: tuple[int, int]) -> Tensor:
-    """Class scores [B, K, *size] float32: softmax of classes times sigmoid of the resized masks."""
-    assert output.mask_logits is not None
-    masks = F.interpolate(
-        output.mask_logits.float(), size=size, mode="bilinear", align_corners=False
-    )
-    classes = output.class_logits.float().softmax(-1)[..., :-1]
-    return torch.einsum("bqk,bqhw->bkhw", classes, masks.sigmoid())
+def class_scores(logits_QK1: Tensor, masks_Qhw: Tensor, size: tuple[int, int]) -> Tensor:
+    """Class scores [K, *size] float32: softmax of classes times sigmoid of the resized masks.
+
+    The last column of the logits is no object and is left out (Mask2Former, arXiv 2112.01527).
+    """
+    inside_QHW = _resize(masks_Qhw.float(), size).sigmoid_()
+    classes_QK = logits_QK1.float().softmax(-1)[:, :-1]
+    return (classes_QK.T @ inside_QHW.flatten(1)).unflatten(1, size)
 
 
-def resize_argmax(scores_KHW: Tensor, size: tuple[int, int]) -> Tensor:
+def _resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(maps[None], size=size, mode="bilinear", align_corners=False)[0]
+
+
+def argmax_classes(scores: Tensor) -> Tensor:
+    """The class of the highest score along the first axis, as uint8; the first one of equals.
+
+    Several times as fast as `argmax` on the CPU, which is not vectorised along that axis.
+    NaN scores give K, which is no class.
+    """
+    K = scores.shape[0]
+    rank = torch.arange(K, 0, -1, dtype=torch.uint8, device=scores.device)
+    is_best = scores == scores.amax(0)
+    return K - (is_best * rank.view(K, *[1] * (scores.ndim - 1))).amax(0)
+
+
+def resized_argmax(scores_KHW: Tensor, size: tuple[int, int]) -> Tensor:
     """Class ids [*size] uint8 of scores resized bilinearly, without holding all of them resized.
 
     Columns are resized first, then rows in chunks: bilinear resizing is separable.
     """
-    K, rows, _ = scores_KHW.shape
-    height, width = size
-    wide = F.interpolate(
-        scores_KHW[None], size=(rows, width), mode="bilinear", align_corners=False
-    )[0]
+    if scores_KHW.shape[1:] == size:
+        return argmax_classes(scores_KHW)
+    rows, (height, width) = scores_KHW.shape[1], size
+    wide = _resize(scores_KHW, (rows, width))
     above, below, weight = _row_neighbours(rows, height, scores_KHW.device)
-    classes = torch.empty(size, dtype=torch.uint8, device=scores_KHW.device)
     step = max(1, _CHUNK_PIXELS // width)
-    for start in range(0, height, step):
-        part = slice(start, start + step)
-        mixed = torch.lerp(wide[:, above[part]], wide[:, below[part]], weight[part, None])
-        classes[part] = mixed.argmax(0).to(torch.uint8)
-    return classes
+    chunks = [
+        argmax_classes(
+            torch.lerp(
+                wide[:, above[start : start + step]],
+                wide[:, below[start : start + step]],
+                weight[start : start + step, None],
+            )
+        )
+        for start in range(0, height, step)
+    ]
+    return torch.cat(chunks)
 
 
 def _row_neighbours(rows: int, height: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
@@ -64,16 +86,23 @@ def _row_neighbours(rows: int, height: int, device: torch.device) -> tuple[Tenso
     return above, below, source - above
 
 
-def certainty(scores_BKHW: Tensor) -> Tensor:
-    """Confidence, normalised entropy and top-1 minus top-2, as means over pixels: [B, 3] float32.
+def certainty(scores_KHW: Tensor) -> Tensor:
+    """The three numbers of `Certainty`, [3] float32, of scores at the model's size.
 
-    Scores are divided by their sum over classes first, since queries may overlap or leave a gap.
+    Queries may overlap or leave a gap, so scores are divided by their sum over classes.
     """
-    total = scores_BKHW.sum(1, keepdim=True).clamp(min=1e-12)
-    p = scores_BKHW / total
-    K = p.shape[1]
-    top = p.topk(min(2, K), dim=1).values
-    second = top[:, 1] if K > 1 else torch.zeros_like(top[:, 0])
-    entropy = torch.special.entr(p).sum(1) / torch.log(torch.tensor(float(max(K, 2))))
-    maps = torch.stack([top[:, 0], entropy, top[:, 0] - second], dim=1)
-    return maps.mean(dim=(2, 3)).clamp(0, 1)
+    pixels = scores_KHW[0].numel()
+    step = pixels if scores_KHW.is_cuda else _CPU_CHUNK_PIXELS
+    sums = torch.zeros(3, device=scores_KHW.device)
+    for part_KN in scores_KHW.flatten(1).split(step, dim=1):
+        sums += _certainty_sums(part_KN)
+    return (sums / pixels).clamp(0, 1)
+
+
+def _certainty_sums(scores_KN: Tensor) -> Tensor:
+    total = scores_KN.sum(0).clamp(min=1e-12)
+    best = scores_KN.amax(0)
+    second = scores_KN.masked_fill(scores_KN == best, 0).amax(0)
+    s_log_s = scores_KN.clamp(min=1e-30).log().mul_(scores_KN).sum(0)
+    entropy = (total.log() - s_log_s / total) / math.log(max(len(scores_KN), 2))
+    return torch.stack([(best / total).sum(), entropy.sum(), ((best - second) / total).sum()])

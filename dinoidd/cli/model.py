@@ -1,0 +1,58 @@
+"""`dinoidd model`: what a preset has and costs, without making it."""
+
+import argparse
+import json
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("preset", metavar="PRESET", help="tiny, small, vits16, ..., vit7b16")
+    parser.add_argument("--classes", default="idd", help="class table (idd)")
+    parser.add_argument("--image-size", type=int, metavar="N", help="pixels (the preset's own)")
+    add_decoder_options(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def add_decoder_options(parser: argparse.ArgumentParser) -> None:
+    """Sizes of the decoder that differ from the preset's."""
+    group = parser.add_argument_group("decoder (the preset's own sizes by default)")
+    group.add_argument("--decoder-width", type=int, metavar="N", help="channels")
+    group.add_argument("--pixel-layers", type=int, metavar="N", help="layers of the pixel decoder")
+    group.add_argument("--query-layers", type=int, metavar="N", help="layers of the query decoder")
+    group.add_argument("--queries", type=int, metavar="N", help="object queries")
+
+
+def decoder_sizes(args: argparse.Namespace) -> dict[str, int]:
+    """The sizes that were given, by the names of DecoderConfig."""
+    names = {
+        "width": args.decoder_width,
+        "pixel_layers": args.pixel_layers,
+        "query_layers": args.query_layers,
+        "queries": args.queries,
+    }
+    return {name: value for name, value in names.items() if value is not None}
+
+
+def run(args: argparse.Namespace) -> int:
+    from dinoidd.classes import load_class_table
+    from dinoidd.models import preset
+    from dinoidd.models.config import resized
+    from dinoidd.models.cost import measure_cost
+
+    table = load_class_table(args.classes)
+    config = resized(preset(args.preset), classes=len(table), decoder=decoder_sizes(args))
+    cost = measure_cost(config, args.image_size)
+    if args.json:
+        print(json.dumps(cost.to_dict(), indent=1))
+        return 0
+    size = cost.image_size
+    print(f"{cost.preset}, {cost.classes} classes ({table.name})")
+    print(f"  frozen      {cost.frozen_parameters:>14,} parameters")
+    print(f"  trainable   {cost.trainable_parameters:>14,} (the classifier)")
+    print(f"  no object   {cost.no_object_parameters:>14,} (kept from pretraining)")
+    print(f"  weights     {cost.bf16_bytes / 1e9:>14.2f} GB in bfloat16")
+    print(f"  one image   {cost.flops_per_image / 1e12:>14.3f} TFLOP at {size}x{size}")
+    for part, flops in cost.flops_by_part.items():
+        print(
+            f"    {part:14} {flops / 1e12:>10.3f} TFLOP, {cost.parameters_by_part[part]:,} parameters"
+        )
+    return 0

@@ -1,0 +1,54 @@
+"""The configuration of a segmentation run: validated once, all mistakes told together."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from dinoidd.errors import ConfigError
+
+DTYPES = ("auto", "float32", "bfloat16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentConfig:
+    """What `dinoidd segment` was asked to do."""
+
+    input: str  # folder, bucket prefix, glob, image, or list of images (.txt, .csv, .parquet)
+    output: str  # folder or bucket prefix
+    checkpoint: str | None = None  # exactly one of this
+    preset: str | None = None  # and this
+    classes: str = "idd"  # class table of a preset
+    seed: int = 0  # of a preset's random weights
+    image_size: int | None = None  # pixels of the model's square; None: the model's own
+    dtype: str = "auto"  # auto: bfloat16 on GPUs, float32 on CPUs
+    batch_size: int = 8  # images a forward
+    actors: int | None = (
+        None  # processes that hold a model; None: one a GPU, or one where there is none
+    )
+    threads: int = 8  # downloads at a time in one fetching task: they wait for the network
+    max_pixels: int = 100_000_000  # larger images become error rows; 12,000 x 8,000 fit
+    max_bytes: int = 200_000_000  # larger files are refused before they are read
+    max_error_rate: float = 0.5  # a larger share of error rows makes the exit status 1
+    rows_per_chunk: int | None = None  # images a unit of work; None: 64, fewer for a small run
+    rows_per_file: int = 4096  # of images/*.parquet: about 130 MB of 1080p street masks
+    endpoint_url: str | None = None  # of S3-compatible storage
+    restart: bool = False  # throw the output's earlier results away
+
+    def __post_init__(self) -> None:
+        problems = list(self._problems())
+        if problems:
+            raise ConfigError("; ".join(problems))
+
+    def _problems(self) -> Iterator[str]:
+        if (self.checkpoint is None) == (self.preset is None):
+            yield "give either --checkpoint FILE or --preset NAME (random weights)"
+        if self.dtype not in DTYPES:
+            yield f"--dtype {self.dtype}: there are {', '.join(DTYPES)}"
+        if self.image_size is not None and (self.image_size < 32 or self.image_size % 32):
+            yield f"--image-size {self.image_size}: a positive multiple of 32 is needed"
+        if not 0 <= self.max_error_rate <= 1:
+            yield f"--max-error-rate {self.max_error_rate}: a share from 0 to 1 is needed"
+        counts = ("batch_size", "actors", "threads", "max_pixels", "max_bytes", "rows_per_chunk")
+        for name in (*counts, "rows_per_file"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                yield f"--{name.replace('_', '-')} {value}: at least 1 is needed"

@@ -1,0 +1,142 @@
+"""Bytes of an image file into RGB pixels, with a reason where that cannot be."""
+
+import io
+import struct
+import warnings
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from dinoidd.errors import ImageError
+
+FORMATS = {"JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "DIB"}
+_ORIENTATION = 0x0112
+_MODE_NOTES = {
+    "1": "bilevel, converted to RGB",
+    "L": "grayscale, converted to RGB",
+    "LA": "grayscale with alpha, alpha dropped",
+    "La": "grayscale with alpha, alpha dropped",
+    "P": "palette, converted to RGB",
+    "PA": "palette with alpha, alpha dropped",
+    "RGBA": "alpha dropped",
+    "RGBa": "alpha dropped",
+    "CMYK": "CMYK, converted to RGB",
+    "YCbCr": "YCbCr, converted to RGB",
+    "LAB": "Lab, converted to RGB",
+    "HSV": "HSV, converted to RGB",
+}
+# What Pillow's decoders raise on damaged data, besides OSError.
+_DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    IndexError,
+    KeyError,
+)
+
+
+@dataclass(frozen=True)
+class DecodedImage:
+    """RGB pixels, upright, and what was done to get them (None: nothing worth a note)."""
+
+    image: Image.Image
+    note: str | None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Rows, columns."""
+        return self.image.height, self.image.width
+
+    def resized(self, size: tuple[int, int]) -> np.ndarray:
+        """Pixels [*size, 3] uint8, resized bilinearly with antialiasing."""
+        if self.size == size:
+            return np.array(self.image)
+        return np.array(self.image.resize(size[::-1], Image.Resampling.BILINEAR))
+
+
+def decode_image(data: bytes, *, max_pixels: int) -> DecodedImage:
+    """Decode JPEG, PNG, WebP, TIFF or BMP.
+
+    The first frame of an animation is taken; 16-bit, CMYK, palette and grey images are converted, alpha
+    is dropped, and EXIF orientation is applied.
+
+    Raises:
+        ImageError: `empty`, `not_an_image`, `unsupported`, `too_large` (told before decoding),
+            `truncated` or `corrupt`.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore"
+        )  # Pillow warns of odd metadata; errors are raised all the same
+        image = _open(data)
+        width, height = image.size
+        if width * height > max_pixels:
+            raise ImageError(
+                "too_large",
+                f"{width} x {height} pixels, over the limit of {max_pixels:,}: raise --max-pixels",
+            )
+        try:
+            return _convert(image)
+        except _DAMAGE as error:
+            raise _damaged(error, len(data)) from error
+
+
+def _open(data: bytes) -> Image.Image:
+    if not data:
+        raise ImageError("empty", "the file has no bytes")
+    try:
+        image = Image.open(io.BytesIO(data))
+    except UnidentifiedImageError as error:
+        start = data[:8].hex(" ")
+        raise ImageError("not_an_image", f"{len(data):,} bytes that start with {start}") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError("too_large", f"{error}".split(",")[0]) from error
+    except _DAMAGE as error:
+        raise _damaged(error, len(data)) from error
+    if image.format not in FORMATS:
+        raise ImageError(
+            "unsupported", f"a {image.format} file; JPEG, PNG, WebP, TIFF and BMP can be read"
+        )
+    return image
+
+
+def _convert(image: Image.Image) -> DecodedImage:
+    notes = []
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format != "MPO":  # MPO: a JPEG with previews behind it
+        notes.append(f"first of {frames} frames")
+    image.load()
+    orientation = image.getexif().get(_ORIENTATION, 1)
+    rgb, note = _to_rgb(image)
+    if note:
+        notes.append(note)
+    if orientation in range(2, 9):
+        rgb.getexif()[_ORIENTATION] = orientation
+        rgb = ImageOps.exif_transpose(rgb)
+        notes.append(f"turned by EXIF orientation {orientation}")
+    return DecodedImage(image=rgb, note="; ".join(notes) or None)
+
+
+def _to_rgb(image: Image.Image) -> tuple[Image.Image, str | None]:
+    if image.mode == "RGB":
+        return image, None
+    if image.mode.startswith("I"):  # 16 bits a pixel, in one of several byte orders, or 32
+        wide = np.asarray(image).astype(np.int64)
+        shift = 8 if wide.max(initial=0) > 255 else 0
+        narrow = np.clip(wide >> shift, 0, 255).astype(np.uint8)
+        return Image.fromarray(narrow).convert("RGB"), "16-bit grayscale, converted to RGB"
+    if image.mode == "F":
+        raise ImageError("unsupported", "32-bit floating-point pixels have no known range")
+    return image.convert("RGB"), _MODE_NOTES.get(image.mode, f"{image.mode}, converted to RGB")
+
+
+def _damaged(error: Exception, size: int) -> ImageError:
+    reason = str(error) or type(error).__name__
+    short = any(word in reason.lower() for word in ("truncat", "eof", "end of", "premature"))
+    kind = "truncated" if short or isinstance(error, EOFError) else "corrupt"
+    return ImageError(kind, f"{size:,} bytes: {reason}")

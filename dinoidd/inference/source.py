@@ -1,0 +1,82 @@
+"""Where a model comes from: a checkpoint anywhere, or a preset with random weights."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+
+import torch
+
+from dinoidd.checkpoint.cache import local_checkpoint, remote_header
+from dinoidd.checkpoint.file import load_checkpoint, read_checkpoint_info
+from dinoidd.checkpoint.load import random_weights
+from dinoidd.classes import ClassTable, load_class_table
+from dinoidd.errors import ConfigError
+from dinoidd.models import Segmenter, SegmenterConfig, preset
+from dinoidd.models.config import resized
+from dinoidd.storage import StorageOptions
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSource:
+    """What was asked for. Exactly one of `checkpoint` and `preset` is set."""
+
+    checkpoint: str | None = None  # path or URL of a file that `dinoidd convert` wrote
+    preset: str | None = None  # a preset's name: random weights
+    classes: str = "idd"  # class table of a preset; a checkpoint has its own
+    dtype: str = "float32"
+    seed: int = 0  # of a preset's random weights
+    storage: StorageOptions = StorageOptions()
+
+    def __post_init__(self) -> None:
+        if (self.checkpoint is None) == (self.preset is None):
+            raise ConfigError("give either --checkpoint FILE or --preset NAME (random weights)")
+        if self.dtype not in DTYPES:
+            raise ConfigError(f"unknown dtype '{self.dtype}': there are {', '.join(DTYPES)}")
+
+    def describe(self) -> "ModelDescription":
+        """Check everything that can be checked without loading weights.
+
+        Raises:
+            CheckpointError, ConfigError, ClassTableError: one clear sentence.
+        """
+        if self.checkpoint is not None:
+            header = remote_header(self.checkpoint, self.storage)
+            info = read_checkpoint_info(header, self.checkpoint)
+            return ModelDescription(
+                config=info.config, table=info.table, weights=info.weights_sha256, dtype=self.dtype
+            )
+        table = load_class_table(self.classes)
+        assert self.preset is not None
+        config = resized(preset(self.preset), classes=len(table))
+        weights = f"random, seed {self.seed}, torch {torch.__version__}"
+        return ModelDescription(config=config, table=table, weights=weights, dtype=self.dtype)
+
+    def load(self) -> Segmenter:
+        """The model on the CPU, in the wanted dtype; a remote file is downloaded once a machine."""
+        dtype = DTYPES[self.dtype]
+        if self.checkpoint is not None:
+            return load_checkpoint(local_checkpoint(self.checkpoint, self.storage), dtype)[0]
+        return random_weights(self.describe().config, dtype, self.seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelDescription:
+    """Everything about a model but its weights."""
+
+    config: SegmenterConfig
+    table: ClassTable
+    weights: str  # a sha256, or how random ones were drawn
+    dtype: str
+
+    def fingerprint(self, **inference: object) -> str:
+        """sha256 over the weights' identity, the class table and the inference settings."""
+        identity = {
+            "weights": self.weights,
+            "config": asdict(self.config),
+            "classes": self.table.to_dict(),
+            "dtype": self.dtype,
+            "inference": inference,
+        }
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,171 @@
+"""A run's folder for reading: which files it has, and its two tables as lazy datasets."""
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from dinoidd.classes import ClassTable
+from dinoidd.errors import OutputError, StorageError
+from dinoidd.output.schema import METADATA_CLASSES, class_table_of
+from dinoidd.storage import StorageOptions, Store
+from dinoidd.storage.failure import explain
+
+_PART = re.compile(r"part-(\d{12})-(\d{12})\.parquet")
+_MANIFEST_PART = re.compile(r"part-\d{12}\.parquet")
+
+
+@dataclass(frozen=True, order=True)
+class Part:
+    """A file of `images/`: the manifest's rows from `start` up to, not including, `stop`."""
+
+    start: int
+    stop: int
+
+    @property
+    def name(self) -> str:
+        return f"part-{self.start:012d}-{self.stop:012d}.parquet"
+
+    def holds(self, ids: np.ndarray) -> np.ndarray:
+        """Which of these images belong here."""
+        return (ids >= self.start) & (ids < self.stop)
+
+
+class UnreadableFileError(OutputError):
+    """One file of a run is damaged."""
+
+
+class RunReader:
+    """A finished or growing run.
+
+    Files under other names than the final ones are still being written, and are left alone.
+
+    Raises:
+        OutputError: there is no run at `uri`.
+        StorageError: the store cannot be reached or does not let us in.
+    """
+
+    def __init__(self, uri: str, options: StorageOptions) -> None:
+        self.options = options
+        self.store = Store.open(uri, options)
+        self.uri = self.store.uri
+        if not self.store.exists("run.json") and not self.parts and not self.manifest_files:
+            raise OutputError(
+                f"there is no run in {self.uri}: neither run.json nor manifest/ nor images/; "
+                "give the folder that was --output of `dinoidd segment`"
+            )
+
+    @property
+    def name(self) -> str:
+        """The last part of the folder's address."""
+        return self.uri.rpartition("/")[2] or self.uri
+
+    def progress_note(self) -> str:
+        """How far an unfinished run is, from the names of its files."""
+        rows = sum(p.stop - p.start for p in self.parts)
+        total = self.manifest().count_rows() if self.manifest_files else None
+        of = f" of {total:,}" if total is not None else ""
+        return (
+            f"note: the run in {self.uri} is not finished (no _SUCCESS): {rows:,}{of} images so far"
+        )
+
+    @cached_property
+    def info(self) -> dict[str, Any] | None:
+        """`run.json`; None where there is none yet."""
+        try:
+            info = json.loads(self.store.read_bytes("run.json"))
+        except StorageError as error:
+            if error.kind == "missing":
+                return None
+            raise
+        except ValueError as error:
+            raise OutputError(f"{self.store.uri_of('run.json')} is not JSON: {error}") from error
+        if not isinstance(info, dict):
+            raise OutputError(f"{self.store.uri_of('run.json')} holds no JSON object")
+        return info
+
+    @cached_property
+    def finished(self) -> bool:
+        """Whether `_SUCCESS` is there, which is written last."""
+        return self.store.exists("_SUCCESS")
+
+    @cached_property
+    def parts(self) -> list[Part]:
+        """The files of `images/`, by first image."""
+        matches = map(_PART.fullmatch, self.store.child("images").names())
+        return sorted(Part(int(m[1]), int(m[2])) for m in matches if m)
+
+    @cached_property
+    def manifest_files(self) -> list[str]:
+        """The Parquet files of `manifest/`, in order."""
+        names = self.store.child("manifest").names()
+        return sorted(n for n in names if _MANIFEST_PART.fullmatch(n))
+
+    def images(self) -> ds.Dataset:
+        """All rows so far; nothing but the first file's footer is read here.
+
+        Raises:
+            OutputError: there are none yet, or the first file is none of ours.
+        """
+        if not self.parts:
+            raise OutputError(
+                f"{self.uri} has no images yet: the run has written none, ask again later"
+            )
+        dataset = self._dataset("images", [p.name for p in self.parts])
+        if METADATA_CLASSES not in (dataset.schema.metadata or {}):
+            name = self.store.child("images").uri_of(self.parts[0].name)
+            raise OutputError(f"{name} was not written by dinoidd: it holds no class table")
+        return dataset
+
+    def manifest(self) -> ds.Dataset:
+        """The input of the run: image_id, uri, size, etag.
+
+        Raises:
+            OutputError: there is no manifest.
+        """
+        if not self.manifest_files:
+            raise OutputError(f"{self.uri} has no manifest: manifest/ holds no part-*.parquet")
+        return self._dataset("manifest", self.manifest_files)
+
+    @contextmanager
+    def open_part(self, part: Part) -> Iterator[pq.ParquetFile]:
+        """One file of `images/`; what its reader raises inside the block is told in one way.
+
+        Raises:
+            UnreadableFileError: the file is damaged.
+            StorageError: the store cannot be reached or does not let us in.
+        """
+        folder = self.store.child("images")
+        filesystem, path = folder.arrow_path()
+        try:
+            with filesystem.open_input_file(f"{path}/{part.name}") as source:
+                yield pq.ParquetFile(source, pre_buffer=True)
+        except (OSError, pa.ArrowException) as error:
+            kind, reason = explain(error, folder.uri, self.options)
+            if kind in ("unreachable", "forbidden", "missing"):
+                raise StorageError(kind, f"{folder.uri_of(part.name)}: {reason}") from error
+            reason = " ".join(str(error).split())
+            raise UnreadableFileError(f"{part.name} cannot be read: {reason}") from error
+
+    @cached_property
+    def table(self) -> ClassTable:
+        """The class table of the first file of `images/`."""
+        return class_table_of(self.images().schema)
+
+    def _dataset(self, folder: str, names: list[str]) -> ds.Dataset:
+        filesystem, path = self.store.child(folder).arrow_path()
+        try:
+            return ds.dataset(
+                [f"{path}/{n}" for n in names], filesystem=filesystem, format="parquet"
+            )
+        except (OSError, pa.ArrowException) as error:
+            reason = " ".join(str(error).split())
+            raise OutputError(f"{self.store.uri_of(folder)} cannot be read: {reason}") from error

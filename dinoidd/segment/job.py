@@ -1,0 +1,97 @@
+"""A segmentation run from its configuration to its last file."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from dinoidd.config import SegmentConfig
+from dinoidd.inference.source import ModelSource
+from dinoidd.log import logger
+from dinoidd.segment import cluster
+from dinoidd.segment.preparation import make_record, prepare_manifest, run_identity
+from dinoidd.segment.run_record import SUCCESS, check_same, read_record, write_record
+from dinoidd.segment.session import Session
+from dinoidd.storage import StorageOptions, Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """A finished run, and whether it was so before this call."""
+
+    summary: dict[str, Any]
+    finished_before: bool = False
+
+
+def segment(
+    config: SegmentConfig, *, device: str = "auto", address: str | None = None
+) -> RunResult:
+    """Segment all images of `config.input` into `config.output`, or go on where that stopped.
+
+    Args:
+        device: of the model, "auto", "cuda" or "cpu".
+        address: of a Ray cluster; None: RAY_ADDRESS, or an embedded Ray.
+
+    Raises:
+        DinoiddError: it cannot start or go on; everything done so far is kept.
+    """
+    options = StorageOptions(endpoint_url=config.endpoint_url)
+    output = Store.open(config.output, options)
+    output.check_writable()
+    source = _source(config, options)
+    model = source.describe()
+    image_size = config.image_size or model.config.image_size
+    manifest = prepare_manifest(config, output, options)
+    record = read_record(output)
+    if record is not None:  # `auto` is what the run began with, whatever this machine has
+        dtype = record.identity["dtype"] if config.dtype == "auto" else config.dtype
+        source, model = replace(source, dtype=dtype), replace(model, dtype=dtype)
+        check_same(record, run_identity(config, manifest, model, image_size), output)
+        if output.exists(SUCCESS):
+            return RunResult(summary=record.summary, finished_before=True)
+    cluster.connect(address)
+    placement = cluster.place(config.actors, device)
+    if record is None:
+        dtype = placement.best_dtype if config.dtype == "auto" else config.dtype
+        source, model = replace(source, dtype=dtype), replace(model, dtype=dtype)
+        identity = run_identity(config, manifest, model, image_size)
+        record = make_record(config, manifest, model, identity, placement.actors)
+        write_record(output, record)
+    session = Session(
+        config=config,
+        output=output,
+        record=record,
+        placement=placement,
+        source=source,
+        image_size=image_size,
+    )
+    with _terminated_as_interrupted():
+        return RunResult(summary=session.run()[0])
+
+
+def _source(config: SegmentConfig, options: StorageOptions) -> ModelSource:
+    return ModelSource(
+        checkpoint=config.checkpoint,
+        preset=config.preset,
+        classes=config.classes,
+        seed=config.seed,
+        storage=options,
+    )
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """`ray job stop` sends SIGTERM: treat it like Ctrl-C. To be entered after ray.init()."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    except KeyboardInterrupt:
+        logger.info("interrupted: what is done is kept; run the same command again to resume")
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,52 @@
+"""Chunks of one range into the file that readers see."""
+
+import io
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dinoidd.segment.chunk_file import RowWriter, read_tally
+from dinoidd.segment.layout import Layout
+from dinoidd.segment.tally import Tally
+from dinoidd.storage import Store
+
+
+def merge_file(
+    file: int, *, layout: Layout, staging: Store, images: Store, schema: pa.Schema
+) -> Tally:
+    """Write one file of `images/` from its chunks, then remove them; done twice, it is the same file."""
+    name = layout.file_name(file)
+    chunks = [layout.chunk_name(c) for c in layout.chunks_of(file)]
+    if not images.exists(name):
+        with tempfile.TemporaryDirectory(prefix="dinoidd-") as folder:
+            local = Path(folder) / name
+            _concatenate(chunks, staging, local, schema, layout.file_range(file))
+            images.upload(local, name)
+    for chunk in chunks:
+        staging.remove(chunk)
+    tally = read_tally(images, name)
+    info = images.info(name)
+    tally.bytes_written = (info and info.size) or 0
+    return tally
+
+
+def _concatenate(
+    chunks: list[str], staging: Store, local: Path, schema: pa.Schema, rows: tuple[int, int]
+) -> None:
+    """One chunk in memory at a time; the rows have to be exactly those of the range."""
+    next_row, stop = rows
+    with RowWriter(str(local), schema) as writer:
+        for chunk in chunks:
+            table = pq.read_table(io.BytesIO(staging.read_bytes(chunk)), schema=schema)
+            ids = table.column("image_id").to_numpy()
+            if not np.array_equal(ids, np.arange(next_row, next_row + len(ids))):
+                raise AssertionError(
+                    f"{staging.uri_of(chunk)} has rows {ids[:3]}..., not {next_row}"
+                )
+            writer.write(table, read_tally(staging, chunk))
+            next_row += len(ids)
+        if next_row != stop:
+            raise AssertionError(f"{local.name} would end at row {next_row}, not {stop}")

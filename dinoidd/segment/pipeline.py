@@ -1,0 +1,107 @@
+"""The Ray Data pipeline of a run: read images -> segment -> write rows.
+
+One Ray Data block is one chunk of the manifest, all the way: blocks are never split or joined, so a
+task that Ray runs again after a death does exactly the same rows and replaces exactly the same file.
+"""
+
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+import ray.data
+from ray.data import ActorPoolStrategy, DataContext
+
+from dinoidd.errors import DinoiddError
+from dinoidd.segment.cluster import ACTOR_CPUS, READ_CPUS, WRITE_CPUS, Placement
+from dinoidd.segment.stages import ReadImages, SegmentImages, WriteRows
+from dinoidd.segment.tally import Tally
+
+# Deaths that one piece of work survives. Ray's default is without end, and an image that kills its
+# process would then stop the run silently. (Ray 2.60 has no other way to say it than by arguments
+# that it calls deprecated.)
+_TASK_RETRIES = {"max_retries": 5}
+_ACTOR_RETRIES = {"max_restarts": 5, "max_task_retries": 5}
+
+
+def run_chunks(
+    chunks: Sequence[int],
+    *,
+    read: ReadImages,
+    segment: dict[str, Any],
+    write: WriteRows,
+    placement: Placement,
+) -> Iterator[tuple[int, Tally]]:
+    """Do the given chunks, and yield each one's number and tally when its file is written.
+
+    Args:
+        segment: arguments of SegmentImages; each actor makes its own.
+
+    Raises:
+        DinoiddError: what a stage raised that is not one image's fault.
+    """
+    _configure()
+    numbers = np.asarray(chunks, dtype=np.int64)
+
+    def read_images(batch: dict[str, np.ndarray]) -> pa.Table:
+        return read(int(numbers[batch["id"].item()]))
+
+    def write_rows(table: pa.Table) -> dict[str, list[Any]]:
+        chunk = table.column("image_id")[0].as_py() // write.layout.rows_per_chunk
+        return {"chunk": [chunk], "tally": [json.dumps(write(table).to_dict())]}
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
+        dataset = (
+            ray.data.range(len(numbers), override_num_blocks=len(numbers))
+            .map_batches(read_images, batch_size=None, num_cpus=READ_CPUS, **_TASK_RETRIES)
+            .map_batches(
+                SegmentImages,
+                batch_size=None,
+                batch_format="pyarrow",
+                fn_constructor_kwargs=segment,
+                compute=ActorPoolStrategy(size=placement.actors),
+                num_cpus=ACTOR_CPUS,
+                num_gpus=placement.num_gpus,
+                **_ACTOR_RETRIES,
+            )
+            .map_batches(
+                write_rows,
+                batch_size=None,
+                batch_format="pyarrow",
+                num_cpus=WRITE_CPUS,
+                **_TASK_RETRIES,
+            )
+        )
+    yield from _results(dataset)
+
+
+def _results(dataset: ray.data.Dataset) -> Iterator[tuple[int, Tally]]:
+    try:
+        for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+            for row in table.to_pylist():
+                yield row["chunk"], Tally.from_dict(json.loads(row["tally"]))
+    except ray.exceptions.RayTaskError as error:
+        raise user_error(error) from error
+
+
+def user_error(error: BaseException) -> BaseException:
+    """What a worker raised: a DinoiddError where it is one, so that a person reads one sentence."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, DinoiddError):
+            return cause
+        cause = getattr(cause, "cause", None) or cause.__cause__
+    return error
+
+
+def _configure() -> None:
+    context = DataContext.get_current()
+    context.target_max_block_size = None  # one chunk stays one block
+    context.execution_options.preserve_order = False
+    context.enable_progress_bars = False  # the run shows images, not Ray's blocks
+    logging.getLogger("ray.data").setLevel(logging.ERROR)

@@ -1,0 +1,98 @@
+"""What a run needs before any model is loaded: a manifest, and a record that says what the run is."""
+
+from dataclasses import asdict
+
+from dinoidd.config import SegmentConfig
+from dinoidd.data.manifest import FOLDER, ManifestInfo, index_images, read_manifest_info
+from dinoidd.errors import InputError, OutputError
+from dinoidd.inference.source import ModelDescription
+from dinoidd.log import logger
+from dinoidd.segment.layout import make_layout
+from dinoidd.segment.run_record import NAME, SUCCESS, RunRecord, new_record
+from dinoidd.storage import StorageOptions, Store, shown
+
+STAGING = "_staging"
+IMAGES = "images"
+_URIS = ("input", "output", "checkpoint", "endpoint_url")
+
+
+def prepare_manifest(config: SegmentConfig, output: Store, options: StorageOptions) -> ManifestInfo:
+    """The manifest of the output, made now if there is none.
+
+    Raises:
+        InputError, StorageError: the input cannot be listed, or holds no image.
+        OutputError: the output holds something else.
+    """
+    if config.restart:
+        _clear(output)
+    elif not output.exists(NAME) and output.child(IMAGES).names():
+        raise OutputError(
+            f"{output.uri} has a folder '{IMAGES}' but no {NAME}, so it is not a run of dinoidd: "
+            "choose another --output"
+        )
+    manifest = read_manifest_info(output.child(FOLDER))
+    if manifest is None:
+        logger.info("listing %s", shown(config.input))
+        manifest = index_images(config.input, output, options, _log_listing)
+        logger.info(f"{manifest.rows:,} images, {manifest.bytes:,} bytes")
+    elif manifest.input != shown(config.input):
+        raise InputError(
+            f"{output.uri} was indexed from {manifest.input}, not from {shown(config.input)}: "
+            "choose another --output, or throw the old results away with --restart"
+        )
+    return manifest
+
+
+def _clear(output: Store) -> None:
+    """Throw a run away; the success mark goes first, so that no half of it looks finished."""
+    for name in (SUCCESS, NAME):
+        output.remove(name)
+    for folder in (IMAGES, STAGING, FOLDER):
+        output.child(folder).remove_all()
+
+
+def _log_listing(rows: int) -> None:
+    if rows % 100_000 < 1024 <= rows:
+        logger.info(f"listed {rows:,} images so far")
+
+
+def run_identity(
+    config: SegmentConfig, manifest: ManifestInfo, model: ModelDescription, image_size: int
+) -> dict[str, object]:
+    """Everything that decides the rows of a run."""
+    return {
+        "input": manifest.input,
+        "manifest sha256": manifest.sha256,
+        "model weights": model.weights,
+        "class table": model.table.name,
+        "image size": image_size,
+        "dtype": model.dtype,
+        "max pixels": config.max_pixels,
+        "max bytes": config.max_bytes,
+        "fingerprint": model.fingerprint(image_size=image_size, mode="whole image"),
+    }
+
+
+def make_record(
+    config: SegmentConfig,
+    manifest: ManifestInfo,
+    model: ModelDescription,
+    identity: dict[str, object],
+    actors: int,
+) -> RunRecord:
+    """The record of a run that begins now. Signed or password-bearing addresses are told without."""
+    uris = {name: getattr(config, name) for name in _URIS}
+    layout = make_layout(
+        manifest.rows,
+        batch_size=config.batch_size,
+        actors=actors,
+        rows_per_chunk=config.rows_per_chunk,
+        rows_per_file=config.rows_per_file,
+    )
+    return new_record(
+        identity=identity,
+        table=model.table,
+        fingerprint=str(identity["fingerprint"]),
+        layout=layout,
+        config=asdict(config) | {name: uri and shown(uri) for name, uri in uris.items()},
+    )

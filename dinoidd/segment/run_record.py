@@ -1,0 +1,113 @@
+"""`run.json`: what a run is, so that it can be resumed by the same settings and no others."""
+
+import json
+import platform
+import time
+import uuid
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+from dinoidd.classes import ClassTable
+from dinoidd.errors import OutputError
+from dinoidd.segment.layout import Layout
+from dinoidd.segment.tally import Tally
+from dinoidd.storage import Store
+
+NAME = "run.json"
+SUCCESS = "_SUCCESS"
+_VERSIONS = ("dinoidd", "ray", "torch", "pyarrow", "numpy", "pillow")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """A run. `identity` decides its rows: a run is resumed only where all of it is equal."""
+
+    run_id: str
+    identity: dict[str, Any]
+    classes: dict[str, Any]
+    fingerprint: str
+    layout: Layout
+    config: dict[str, Any]
+    started: str
+    finished: str | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    counts: dict[str, Any] = field(default_factory=dict)
+    summary: dict[str, Any] = field(default_factory=dict)
+    sessions: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def table(self) -> ClassTable:
+        return ClassTable.from_dict(self.classes)
+
+    def with_session(self, *, done: int, images: int, seconds: float) -> "RunRecord":
+        """One more stretch of work: rows done before it, rows it did, and its seconds."""
+        session = {"ended": now(), "rows_before": done, "images": images, "seconds": seconds}
+        return replace(self, sessions=[*self.sessions, session])
+
+    def with_result(self, tally: Tally, summary: dict[str, Any]) -> "RunRecord":
+        return replace(self, finished=now(), counts=tally.counts(), summary=summary)
+
+
+def new_record(
+    *,
+    identity: dict[str, Any],
+    table: ClassTable,
+    fingerprint: str,
+    layout: Layout,
+    config: dict[str, Any],
+) -> RunRecord:
+    return RunRecord(
+        run_id=f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:8]}",
+        identity=identity,
+        classes=table.to_dict(),
+        fingerprint=fingerprint,
+        layout=layout,
+        config=config,
+        started=now(),
+        versions={name: version(name) for name in _VERSIONS}
+        | {"python": platform.python_version()},
+    )
+
+
+def write_record(output: Store, record: RunRecord) -> None:
+    output.write_bytes(NAME, json.dumps(asdict(record), indent=1).encode())
+
+
+def read_record(output: Store) -> RunRecord | None:
+    """The record of an output; None where no run was begun.
+
+    Raises:
+        OutputError: there is one that this version cannot read.
+    """
+    if not output.exists(NAME):
+        return None
+    try:
+        values = json.loads(output.read_bytes(NAME))
+        return RunRecord(**{**values, "layout": Layout(**values["layout"])})
+    except (ValueError, TypeError, KeyError) as error:
+        raise OutputError(
+            f"{output.uri_of(NAME)} is no record that this version can resume ({error}): "
+            "choose another --output, or throw this one away with --restart"
+        ) from error
+
+
+def check_same(record: RunRecord, identity: dict[str, Any], output: Store) -> None:
+    """Refuse to mix the rows of two different runs.
+
+    Raises:
+        OutputError: names each setting that differs.
+    """
+    names = sorted(set(record.identity) | set(identity))
+    pairs = [(n, record.identity.get(n), identity.get(n)) for n in names]
+    different = [f"{n} was {old!r} and is {new!r}" for n, old, new in pairs if old != new]
+    if different:
+        raise OutputError(
+            f"{output.uri} belongs to another run: {'; '.join(different)}. Use the same settings to "
+            "resume it, another --output for a new run, or --restart to throw its results away"
+        )
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,73 @@
+"""What a run came to, for a person and for run.json."""
+
+from typing import Any
+
+from dinoidd.classes import ClassTable
+from dinoidd.segment.progress import duration
+from dinoidd.segment.tally import SECONDS, Tally
+
+_LARGEST = 10
+
+
+def summarise(tally: Tally, table: ClassTable, *, images: int, seconds: float) -> dict[str, Any]:
+    """Figures of a finished run; `images` and `seconds` are those of this session alone."""
+    pixels = sum(tally.pixels.values())
+    names = dict(zip(table.fields, table.names, strict=True))
+    largest = sorted(names, key=lambda field: -tally.pixels[field])[:_LARGEST]
+    return {
+        "images": tally.images,
+        "ok": tally.ok,
+        "errors": dict(tally.errors.most_common()),
+        "error_rate": tally.error_rate,
+        "session_images": images,
+        "session_seconds": seconds,
+        "images_per_second": images / seconds if images and seconds else None,
+        "stage_seconds": {stage: tally.seconds[stage] for stage in SECONDS},
+        "bytes_read": tally.bytes_read,
+        "bytes_written": tally.bytes_written,
+        "largest_classes": [
+            {
+                "name": names[field],
+                "share_of_pixels": tally.pixels[field] / pixels if pixels else 0.0,
+                "share_of_images": tally.images_with[field] / tally.ok if tally.ok else 0.0,
+            }
+            for field in largest
+        ],
+    }
+
+
+def format_summary(summary: dict[str, Any]) -> str:
+    """The same as lines of text."""
+    rate = summary["images_per_second"]
+    speed = f", {rate:.1f} images/s" if rate else ""
+    lines = [
+        f"images   {summary['images']:,} ({summary['ok']:,} ok, "
+        f"{summary['images'] - summary['ok']:,} errors){speed}, "
+        f"{duration(summary['session_seconds'])} in this session"
+    ]
+    if summary["errors"]:
+        kinds = ", ".join(f"{kind} {count:,}" for kind, count in summary["errors"].items())
+        lines.append(f"errors   {kinds}")
+    lines.append(
+        f"bytes    {_size(summary['bytes_read'])} read, {_size(summary['bytes_written'])} written"
+    )
+    lines.append(f"time     {_stages(summary['stage_seconds'])}")
+    lines.append("classes  (share of pixels; of images)")
+    for entry in summary["largest_classes"]:
+        shares = f"{entry['share_of_pixels']:7.2%} {entry['share_of_images']:7.1%}"
+        lines.append(f"         {entry['name']:22} {shares}")
+    return "\n".join(lines)
+
+
+def _stages(seconds: dict[str, float]) -> str:
+    """Where the time went, as shares of the working seconds of all stages."""
+    whole = sum(seconds.values()) or 1.0
+    return ", ".join(f"{stage} {value / whole:.0%}" for stage, value in seconds.items())
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.2f} TB"
