@@ -13,7 +13,9 @@ from conftest import S3
 from synthetic_output import SyntheticOutput
 
 from dinoidd.cli import main
-from dinoidd.storage import Store
+from dinoidd.output.query import open_query
+from dinoidd.output.reader import RunReader
+from dinoidd.storage import StorageOptions, Store
 
 EIGHT_MB = 8_000_000
 
@@ -271,6 +273,31 @@ def test_query__wrong_credentials(s3: S3, capsys, monkeypatch):
     error = failure(capsys, f"s3://{bucket}/a", "SELECT 1", "--endpoint-url", s3.endpoint_url)
     assert "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" in error
     assert "not-the-secret" not in error
+
+
+@pytest.mark.parametrize("folder", ["plain", "it's", "[a] *star?"])
+def test_query__both_readers_say_the_same(tmp_path, capsys, monkeypatch, folder):
+    run = SyntheticOutput(tmp_path / folder)
+    queries = (
+        "DESCRIBE images",
+        "DESCRIBE manifest",
+        "FROM images ORDER BY image_id",
+        "FROM manifest",
+    )
+    local = [query(capsys, run.out, sql) for sql in queries]
+    files = pa.fs.PyFileSystem(CountingFiles(fsspec.filesystem("file")))
+    monkeypatch.setattr(Store, "arrow_path", lambda self: (files, self.uri))
+    assert [query(capsys, run.out, sql) for sql in queries] == local
+    assert local[2].count("\n") == 101
+
+
+def test_query__local_scan_leaves_masks_out(run):
+    sql = "EXPLAIN SELECT sum(pixels.road) FROM images WHERE status = 'ok'"
+    with open_query(RunReader(str(run.out), StorageOptions())) as connection:
+        plan = connection.sql(sql).fetchall()[0][1]
+        assert "pixels" in plan
+        assert "mask" not in plan
+        assert "mask" in connection.sql("EXPLAIN SELECT mask.bytes FROM images").fetchall()[0][1]
 
 
 def test_duckdb__knows_nothing_of_the_network():

@@ -5,14 +5,27 @@ import struct
 import warnings
 import zlib
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from dinoidd.errors import ImageError
 
 FORMATS = {"JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "DIB"}
 _ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# Formats that end in a fixed mark, and TIFF, whose directory may lie anywhere.
+_ENDS = {b"\xff\xd8\xff": b"\xff\xd9", b"\x89PNG\r\n\x1a\n": b"IEND\xaeB`\x82"}
+_TIFF_ORDERS: dict[bytes, Literal["little", "big"]] = {b"II*\0": "little", b"MM\0*": "big"}
 _MODE_NOTES = {
     "1": "bilevel, converted to RGB",
     "L": "grayscale, converted to RGB",
@@ -37,7 +50,9 @@ _DAMAGE = (
     zlib.error,
     IndexError,
     KeyError,
+    TypeError,
 )
+Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit would undercut a larger max_pixels
 
 
 @dataclass(frozen=True)
@@ -83,7 +98,7 @@ def decode_image(data: bytes, *, max_pixels: int) -> DecodedImage:
         try:
             return _convert(image)
         except _DAMAGE as error:
-            raise _damaged(error, len(data)) from error
+            raise _damaged(error, data) from error
 
 
 def _open(data: bytes) -> Image.Image:
@@ -92,12 +107,12 @@ def _open(data: bytes) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data))
     except UnidentifiedImageError as error:
+        if data.startswith((*_ENDS, *_TIFF_ORDERS)):
+            raise _damaged(error, data) from error
         start = data[:8].hex(" ")
         raise ImageError("not_an_image", f"{len(data):,} bytes that start with {start}") from error
-    except Image.DecompressionBombError as error:
-        raise ImageError("too_large", f"{error}".split(",")[0]) from error
     except _DAMAGE as error:
-        raise _damaged(error, len(data)) from error
+        raise _damaged(error, data) from error
     if image.format not in FORMATS:
         raise ImageError(
             "unsupported", f"a {image.format} file; JPEG, PNG, WebP, TIFF and BMP can be read"
@@ -111,15 +126,23 @@ def _convert(image: Image.Image) -> DecodedImage:
     if frames > 1 and image.format != "MPO":  # MPO: a JPEG with previews behind it
         notes.append(f"first of {frames} frames")
     image.load()
-    orientation = image.getexif().get(_ORIENTATION, 1)
     rgb, note = _to_rgb(image)
     if note:
         notes.append(note)
-    if orientation in range(2, 9):
-        rgb.getexif()[_ORIENTATION] = orientation
-        rgb = ImageOps.exif_transpose(rgb)
+    orientation = _orientation(image)
+    if orientation in _TURNS:
+        rgb = rgb.transpose(_TURNS[orientation])
         notes.append(f"turned by EXIF orientation {orientation}")
     return DecodedImage(image=rgb, note="; ".join(notes) or None)
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 (upright) where there is none or it cannot be read."""
+    try:
+        value = image.getexif().get(_ORIENTATION, 1)
+    except _DAMAGE:  # of the metadata alone: the pixels are fine
+        return 1
+    return value if isinstance(value, int) else 1
 
 
 def _to_rgb(image: Image.Image) -> tuple[Image.Image, str | None]:
@@ -135,8 +158,20 @@ def _to_rgb(image: Image.Image) -> tuple[Image.Image, str | None]:
     return image.convert("RGB"), _MODE_NOTES.get(image.mode, f"{image.mode}, converted to RGB")
 
 
-def _damaged(error: Exception, size: int) -> ImageError:
-    reason = str(error) or type(error).__name__
+def _damaged(error: Exception, data: bytes) -> ImageError:
+    reason = "unreadable header" if isinstance(error, UnidentifiedImageError) else str(error)
     short = any(word in reason.lower() for word in ("truncat", "eof", "end of", "premature"))
-    kind = "truncated" if short or isinstance(error, EOFError) else "corrupt"
-    return ImageError(kind, f"{size:,} bytes: {reason}")
+    kind = "truncated" if short or _is_cut(data) else "corrupt"
+    return ImageError(kind, f"{len(data):,} bytes: {reason or type(error).__name__}")
+
+
+def _is_cut(data: bytes) -> bool:
+    """Whether a damaged file is shorter than its own format says."""
+    for start, end in _ENDS.items():
+        if data.startswith(start):
+            return end not in data[-32:]
+    if data.startswith(b"RIFF"):
+        return len(data) < 8 + int.from_bytes(data[4:8], "little")
+    if order := _TIFF_ORDERS.get(data[:4]):
+        return len(data) <= int.from_bytes(data[4:8], order)
+    return False

@@ -23,6 +23,13 @@ class Prediction:
     certainty: Certainty
 
 
+def pick_device(name: str = "auto") -> str:
+    """`cuda` or `cpu`; `auto` is the GPU where this machine has one."""
+    if name != "auto":
+        return name
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 class Predictor:
     """Whole-image inference: the image comes resized to the model's square, the answer goes back to
     the original size by bilinear resizing of the class scores."""

@@ -52,24 +52,24 @@ class DeformableAttention(nn.Module):
         # float32: bfloat16 has 8 bits, and a map 128 wide needs more than that.
         offsets = self.sampling_offsets(query_BQD).float().view(B, Q, h, L, P, 2)
         offsets_LBhPQ2 = offsets.permute(3, 0, 2, 4, 1, 5)
-        scale_L2 = torch.tensor([(w, h_) for h_, w in sizes], device=offsets.device)
-        locations = reference_Q2 + offsets_LBhPQ2 / scale_L2.view(L, 1, 1, 1, 1, 2)
+        per_cell = torch.tensor([(2 / w, 2 / h_) for h_, w in sizes], device=offsets.device)
+        grid = torch.addcmul(reference_Q2 * 2 - 1, offsets_LBhPQ2, per_cell.view(L, 1, 1, 1, 1, 2))
         weights = self.attention_weights(query_BQD).float().view(B, Q, h, L * P)
         weights_BhLPQ = weights.permute(0, 2, 3, 1).softmax(2).unflatten(2, (L, P))
-        sampled = sample_levels(value_BNhd, locations, weights_BhLPQ, sizes)
+        sampled = sample_levels(value_BNhd, grid, weights_BhLPQ, sizes)
         return self.output_proj(sampled.to(value.dtype))
 
 
 def sample_levels(
-    value_BNhd: Tensor, locations_LBhPQ2: Tensor, weights_BhLPQ: Tensor, sizes: list[Size]
+    value_BNhd: Tensor, grid_LBhPQ2: Tensor, weights_BhLPQ: Tensor, sizes: list[Size]
 ) -> Tensor:
     """Weighted sum of bilinear samples (zeros outside), as [B, Q, h * d] in float32.
 
-    Locations are (x, y) in 0..1.
+    The grid holds (x, y) in -1..1, from edge to edge of each level's map.
     """
     B, _, h, d = value_BNhd.shape
     P, Q = weights_BhLPQ.shape[3:]
-    grid = (locations_LBhPQ2 * 2 - 1).flatten(1, 2)  # L, B*h, P, Q, 2
+    grid = grid_LBhPQ2.flatten(1, 2)  # L, B*h, P, Q, 2
     weights = weights_BhLPQ.flatten(0, 1)  # B*h, L, P, Q
     total = value_BNhd.new_zeros((B * h, d, Q), dtype=torch.float32)
     start = 0

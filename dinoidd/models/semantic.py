@@ -14,6 +14,7 @@ from torch import Tensor
 
 # Pixels whose K scores are held at once at the original size: 26 classes take 13 MB.
 _CHUNK_PIXELS = 1 << 17
+_LEAST_SCORE = 1e-30  # less is none: near the end of float32's range
 _CPU_CHUNK_PIXELS = 1 << 13  # 26 classes take 0.8 MB: stays in the cache
 
 
@@ -100,9 +101,12 @@ def certainty(scores_KHW: Tensor) -> Tensor:
 
 
 def _certainty_sums(scores_KN: Tensor) -> Tensor:
-    total = scores_KN.sum(0).clamp(min=1e-12)
-    best = scores_KN.amax(0)
-    second = scores_KN.masked_fill(scores_KN == best, 0).amax(0)
-    s_log_s = scores_KN.clamp(min=1e-30).log().mul_(scores_KN).sum(0)
-    entropy = (total.log() - s_log_s / total) / math.log(max(len(scores_KN), 2))
-    return torch.stack([(best / total).sum(), entropy.sum(), ((best - second) / total).sum()])
+    """Sums over pixels. Without any score, confidence and margin are 0 and the entropy is 1."""
+    total = scores_KN.sum(0)
+    share_KN = scores_KN / total.clamp(min=_LEAST_SCORE)
+    best = share_KN.amax(0)
+    is_best = share_KN == best
+    second = torch.where(is_best.sum(0) > 1, best, share_KN.masked_fill(is_best, 0).amax(0))
+    s_log_s = share_KN.clamp(min=_LEAST_SCORE).log_().mul_(share_KN).sum(0)
+    entropy = torch.where(total < _LEAST_SCORE, 1, -s_log_s / math.log(max(len(scores_KN), 2)))
+    return torch.stack([best.sum(), entropy.sum(), (best - second).sum()])

@@ -1,8 +1,9 @@
-"""SQL over a run: DuckDB on Arrow datasets.
+"""SQL over a run, by DuckDB.
 
-DuckDB's own S3 reader is an extension that it downloads on first use, which closed networks forbid.
-Arrow reads the files instead: it takes DuckDB's projections and filters, and is the same on folders
-and on S3.
+Local files DuckDB reads itself, eight times as fast as through Arrow: row groups are small here. Its
+S3 reader, though, is an extension that it downloads on first use, which closed networks forbid, so
+there Arrow reads, and takes DuckDB's projections and filters. Either way a query reads the columns it
+names, and no masks unless it names `mask`.
 """
 
 import tempfile
@@ -12,17 +13,19 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.fs
 
 from dinoidd.errors import ConfigError
 from dinoidd.output.reader import RunReader
 
 ROWS_PER_BATCH = 1000
+_WILDCARDS = set("*?[")  # DuckDB has no way to write them in a path
 _LONGEST_REASON = 400  # characters; DuckDB lists every candidate of an overloaded function
 _CONFIG = {
     "autoinstall_known_extensions": "false",  # never reach for the network
     "autoload_known_extensions": "false",
     "python_enable_replacements": "false",  # no Python variable is a table
-    "enable_progress_bar": "false",  # it would end up in the CSV
     "temp_directory": tempfile.gettempdir(),  # not the working directory
 }
 
@@ -36,12 +39,24 @@ def open_query(run: RunReader) -> Iterator[duckdb.DuckDBPyConnection]:
     """
     connection = duckdb.connect(config=_CONFIG)
     try:
-        connection.register("images", run.images())
+        connection.execute("SET enable_progress_bar = false")  # it would end up in the CSV
+        _create_view(connection, "images", run.images())
         if run.manifest_files:
-            connection.register("manifest", run.manifest())
+            _create_view(connection, "manifest", run.manifest())
         yield connection
     finally:
         connection.close()
+
+
+def _create_view(
+    connection: duckdb.DuckDBPyConnection, name: str, dataset: ds.FileSystemDataset
+) -> None:
+    local = isinstance(dataset.filesystem, pa.fs.LocalFileSystem)
+    if not local or any(set(path) & _WILDCARDS for path in dataset.files):
+        connection.register(name, dataset)
+        return
+    files = ", ".join("'" + path.replace("'", "''") + "'" for path in dataset.files)
+    connection.execute(f"CREATE VIEW {name} AS FROM read_parquet([{files}])")
 
 
 def select(

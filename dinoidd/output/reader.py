@@ -43,6 +43,13 @@ class UnreadableFileError(OutputError):
     """One file of a run is damaged."""
 
 
+class LeanDataset(ds.FileSystemDataset):
+    """A dataset that forgets footers after use: those of 10 million rows would take 10 GB."""
+
+    def scanner(self, **options: Any) -> ds.Scanner:
+        return super().scanner(**(options | {"cache_metadata": False}))
+
+
 class RunReader:
     """A finished or growing run.
 
@@ -109,7 +116,7 @@ class RunReader:
         names = self.store.child("manifest").names()
         return sorted(n for n in names if _MANIFEST_PART.fullmatch(n))
 
-    def images(self) -> ds.Dataset:
+    def images(self) -> ds.FileSystemDataset:
         """All rows so far; nothing but the first file's footer is read here.
 
         Raises:
@@ -125,7 +132,7 @@ class RunReader:
             raise OutputError(f"{name} was not written by dinoidd: it holds no class table")
         return dataset
 
-    def manifest(self) -> ds.Dataset:
+    def manifest(self) -> ds.FileSystemDataset:
         """The input of the run: image_id, uri, size, etag.
 
         Raises:
@@ -160,12 +167,13 @@ class RunReader:
         """The class table of the first file of `images/`."""
         return class_table_of(self.images().schema)
 
-    def _dataset(self, folder: str, names: list[str]) -> ds.Dataset:
+    def _dataset(self, folder: str, names: list[str]) -> ds.FileSystemDataset:
         filesystem, path = self.store.child(folder).arrow_path()
         try:
-            return ds.dataset(
-                [f"{path}/{n}" for n in names], filesystem=filesystem, format="parquet"
-            )
+            files = [f"{path}/{n}" for n in names]
+            dataset = ds.dataset(files, filesystem=filesystem, format="parquet")
+            fragments = list(dataset.get_fragments())
+            return LeanDataset(fragments, dataset.schema, dataset.format, filesystem)
         except (OSError, pa.ArrowException) as error:
             reason = " ".join(str(error).split())
             raise OutputError(f"{self.store.uri_of(folder)} cannot be read: {reason}") from error

@@ -67,7 +67,7 @@ def segment(
         image_size=image_size,
     )
     with _terminated_as_interrupted():
-        return RunResult(summary=session.run()[0])
+        return RunResult(summary=session.run())
 
 
 def _source(config: SegmentConfig, options: StorageOptions) -> ModelSource:

@@ -6,6 +6,7 @@ import time
 from tqdm import tqdm
 
 from dinoidd.log import logger
+from dinoidd.segment.pace import duration
 from dinoidd.segment.tally import Tally
 
 _SECONDS_BETWEEN_LINES = 10.0
@@ -49,15 +50,3 @@ class Progress:
     def close(self) -> None:
         if self._bar is not None:
             self._bar.close()
-
-
-def duration(seconds: float) -> str:
-    """`2d 3h`, `3h 5m`, `6m49s`, `12s`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    if days:
-        return f"{days}d {hours}h"
-    if hours:
-        return f"{hours}h {minutes}m"
-    return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"

@@ -41,10 +41,9 @@ class RunRecord:
     def table(self) -> ClassTable:
         return ClassTable.from_dict(self.classes)
 
-    def with_session(self, *, done: int, images: int, seconds: float) -> "RunRecord":
-        """One more stretch of work: rows done before it, rows it did, and its seconds."""
-        session = {"ended": now(), "rows_before": done, "images": images, "seconds": seconds}
-        return replace(self, sessions=[*self.sessions, session])
+    def with_session(self, session: dict[str, Any]) -> "RunRecord":
+        """One more stretch of work."""
+        return replace(self, sessions=[*self.sessions, {"ended": now()} | session])
 
     def with_result(self, tally: Tally, summary: dict[str, Any]) -> "RunRecord":
         return replace(self, finished=now(), counts=tally.counts(), summary=summary)

@@ -1,6 +1,5 @@
 """One session's work on a run: do the chunks that are not done, write the files, and say so."""
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ from dinoidd.log import logger
 from dinoidd.output.schema import images_schema
 from dinoidd.segment.cluster import Placement
 from dinoidd.segment.merging import Merging, done_before
+from dinoidd.segment.pace import Pace
 from dinoidd.segment.pipeline import run_chunks
 from dinoidd.segment.preparation import IMAGES, STAGING
 from dinoidd.segment.progress import Progress
@@ -33,9 +33,8 @@ class Session:
     source: ModelSource
     image_size: int
 
-    def run(self) -> tuple[dict[str, Any], int]:
-        """Work until the run is finished; returns its summary and the images done here."""
-        started = time.monotonic()
+    def run(self) -> dict[str, Any]:
+        """Work until the run is finished; returns its summary."""
         layout = self.record.layout
         staging, images = self.output.child(STAGING), self.output.child(IMAGES)
         schema = images_schema(
@@ -50,27 +49,30 @@ class Session:
         if rows_before:
             logger.info(f"resuming: {rows_before:,} of {layout.rows:,} images are done")
         write = WriteRows(staging=staging, layout=layout, schema=schema)
-        files, images_done = self._work(pending, write, merging, rows_before)
-        seconds = time.monotonic() - started
-        return self._finish(total(files), images_done, rows_before, seconds), images_done
+        pace = Pace()
+        files = self._work(pending, write, merging, Progress(layout.rows, rows_before), pace)
+        return self._finish(total(files), pace, rows_before)
 
     def _work(
-        self, pending: list[int], write: WriteRows, merging: Merging, rows_before: int
-    ) -> tuple[list[Tally], int]:
-        """The tallies of all files, and the number of images done."""
+        self,
+        pending: list[int],
+        write: WriteRows,
+        merging: Merging,
+        progress: Progress,
+        pace: Pace,
+    ) -> list[Tally]:
+        """The tallies of all files."""
         files: list[Tally] = []
-        images = 0
-        progress = Progress(self.record.layout.rows, rows_before)
         try:
             for chunk, tally in self._chunks(pending, write):
-                images += tally.images
+                pace.add(tally.images)
                 progress.add(tally)
                 merging.chunk_done(chunk)
                 files.extend(merging.finished())
             files.extend(merging.finished(wait=True))
         finally:
             progress.close()
-        return files, images
+        return files
 
     def _chunks(self, pending: list[int], write: WriteRows) -> Iterator[tuple[int, Tally]]:
         if not pending:
@@ -96,12 +98,12 @@ class Session:
             pending, read=read, segment=segment, write=write, placement=self.placement
         )
 
-    def _finish(self, tally: Tally, images: int, before: int, seconds: float) -> dict[str, Any]:
+    def _finish(self, tally: Tally, pace: Pace, before: int) -> dict[str, Any]:
         """Write the record, clean up, and mark the run as finished, in that order."""
         rows = self.record.layout.rows
         assert tally.images == rows, f"{tally.images} rows were written of {rows}"
-        summary = summarise(tally, self.record.table, images=images, seconds=seconds)
-        record = self.record.with_session(done=before, images=images, seconds=seconds)
+        summary = summarise(tally, self.record.table, pace)
+        record = self.record.with_session({"rows_before": before} | pace.to_dict())
         write_record(self.output, record.with_result(tally, summary))
         self.output.child(STAGING).remove_all()
         self.output.write_bytes(SUCCESS, f"{record.run_id}\n".encode())

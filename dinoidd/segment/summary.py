@@ -3,14 +3,14 @@
 from typing import Any
 
 from dinoidd.classes import ClassTable
-from dinoidd.segment.progress import duration
+from dinoidd.segment.pace import Pace, duration
 from dinoidd.segment.tally import SECONDS, Tally
 
 _LARGEST = 10
 
 
-def summarise(tally: Tally, table: ClassTable, *, images: int, seconds: float) -> dict[str, Any]:
-    """Figures of a finished run; `images` and `seconds` are those of this session alone."""
+def summarise(tally: Tally, table: ClassTable, pace: Pace) -> dict[str, Any]:
+    """Figures of a finished run; the pace is of its last session alone."""
     pixels = sum(tally.pixels.values())
     names = dict(zip(table.fields, table.names, strict=True))
     largest = sorted(names, key=lambda field: -tally.pixels[field])[:_LARGEST]
@@ -19,9 +19,7 @@ def summarise(tally: Tally, table: ClassTable, *, images: int, seconds: float) -
         "ok": tally.ok,
         "errors": dict(tally.errors.most_common()),
         "error_rate": tally.error_rate,
-        "session_images": images,
-        "session_seconds": seconds,
-        "images_per_second": images / seconds if images and seconds else None,
+        "session": pace.to_dict(),
         "stage_seconds": {stage: tally.seconds[stage] for stage in SECONDS},
         "bytes_read": tally.bytes_read,
         "bytes_written": tally.bytes_written,
@@ -38,12 +36,13 @@ def summarise(tally: Tally, table: ClassTable, *, images: int, seconds: float) -
 
 def format_summary(summary: dict[str, Any]) -> str:
     """The same as lines of text."""
-    rate = summary["images_per_second"]
-    speed = f", {rate:.1f} images/s" if rate else ""
+    session = summary["session"]
     lines = [
         f"images   {summary['images']:,} ({summary['ok']:,} ok, "
-        f"{summary['images'] - summary['ok']:,} errors){speed}, "
-        f"{duration(summary['session_seconds'])} in this session"
+        f"{summary['images'] - summary['ok']:,} errors)",
+        f"session  {session['images']:,} images in {duration(session['seconds'])}, of which "
+        f"{duration(session['startup_seconds'])} were start-up; "
+        f"then {session['images_per_second']:.1f} images/s",
     ]
     if summary["errors"]:
         kinds = ", ".join(f"{kind} {count:,}" for kind, count in summary["errors"].items())

@@ -1,0 +1,47 @@
+"""How fast a session was, its start-up apart."""
+
+import time
+from typing import Any
+
+
+class Pace:
+    """Counts images from now on. Start-up ends with the first finished piece of work: starting
+    processes and loading the model would make a short run look slow."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+        self._first_at = self._last_at = self._started
+        self._first = self._images = 0
+
+    def add(self, images: int) -> None:
+        self._last_at = time.monotonic()
+        if self._images == 0:
+            self._first_at, self._first = self._last_at, images
+        self._images += images
+
+    def to_dict(self) -> dict[str, Any]:
+        """Images, seconds, and the rate after start-up (of everything, if it was one piece)."""
+        seconds = max(time.monotonic() - self._started, 1e-9)
+        startup = self._first_at - self._started
+        after = self._images - self._first
+        rate = (
+            after / max(self._last_at - self._first_at, 1e-9) if after else self._images / seconds
+        )
+        return {
+            "images": self._images,
+            "seconds": seconds,
+            "startup_seconds": startup,
+            "images_per_second": rate,
+        }
+
+
+def duration(seconds: float) -> str:
+    """`2d 3h`, `3h 5m`, `6m49s`, `12s`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days}d {hours}h"
+    if hours:
+        return f"{hours}h {minutes}m"
+    return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
