@@ -90,9 +90,9 @@ def check_config(directory: Path, config: BackboneConfig) -> None:
     """
     path = directory / "config.json"
     try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error
+        found = dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{path} cannot be read as a JSON object: {error}") from error
     expected = {
         "model_type": "dinov3_vit",
         "hidden_size": config.embed_dim,

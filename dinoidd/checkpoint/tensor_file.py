@@ -81,7 +81,10 @@ def open_hugging_face(directory: Path) -> Tensors:
     index = directory / "model.safetensors.index.json"
     if not index.is_file():
         return TensorFile(directory / "model.safetensors")
-    names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    try:
+        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{index} is not an index of shards: {error!r}") from error
     return ShardedTensors([TensorFile(directory / name) for name in names])
 
 

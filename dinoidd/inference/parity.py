@@ -58,8 +58,8 @@ def measure_parity(folder: Path) -> Parity:
     model = load_published(config, *weights, new_classifier=False)
     expected = TensorFile(folder / "expected.safetensors")
     reference = {name: expected.copy(name) for name in expected.names}
-    if "image" not in reference:
-        raise CheckpointError(f"{expected.path} has no tensor 'image' to run the model on")
+    if lacking := {"image", "semantic_argmax"} - set(reference):
+        raise CheckpointError(f"{expected.path} lacks the tensors {', '.join(sorted(lacking))}")
     with torch.no_grad():
         ours = dict(run_stages(model, reference["image"]))
     classes = reference.pop("semantic_argmax")
@@ -124,7 +124,7 @@ def read_reference_config(path: Path) -> SegmenterConfig:
             decoder=_decoder(values["head"]),
             classes=values["head"]["num_classes"],
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         what = f"no entry {error}" if isinstance(error, KeyError) else str(error)
         raise CheckpointError(f"{path} cannot be read as a reference's sizes: {what}") from error
 

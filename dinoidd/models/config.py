@@ -29,10 +29,11 @@ class BackboneConfig:
     def __post_init__(self) -> None:
         _refuse(
             "backbone",
+            _below_one(self, "embed_dim", "heads"),
             (self.ffn not in ("mlp", "swiglu"), f"ffn '{self.ffn}' is neither 'mlp' nor 'swiglu'"),
             (self.depth < 4, f"depth {self.depth} is less than the 4 blocks the adapter reads"),
             (
-                self.embed_dim % (4 * self.heads) != 0,
+                self.embed_dim % max(4 * self.heads, 1) != 0,
                 f"embed_dim {self.embed_dim} is not a multiple of 4 x heads ({self.heads})",
             ),
             (
@@ -88,12 +89,12 @@ class DecoderConfig:
     def __post_init__(self) -> None:
         _refuse(
             "decoder",
+            _below_one(self, "width", "heads", "pixel_layers", "query_layers", "queries"),
             (self.width % 32 != 0, f"width {self.width} is not a multiple of 32 (GroupNorm)"),
             (
-                self.width % self.heads != 0,
+                self.width % max(self.heads, 1) != 0,
                 f"width {self.width} not divisible by {self.heads} heads",
             ),
-            (min(self.pixel_layers, self.query_layers, self.queries) < 1, "needs at least 1 layer"),
         )
 
 
@@ -131,6 +132,12 @@ def _refuse(part: str, *checks: tuple[bool, str]) -> None:
     problems = [message for wrong, message in checks if wrong]
     if problems:
         raise ConfigError(f"{part} configuration: " + "; ".join(problems))
+
+
+def _below_one(config: object, *names: str) -> tuple[bool, str]:
+    """The check that these fields are at least 1."""
+    low = [f"{name} {getattr(config, name)}" for name in names if getattr(config, name) < 1]
+    return bool(low), f"{', '.join(low)}: at least 1 is needed"
 
 
 def _vit(dim: int, depth: int, heads: int, **more: object) -> BackboneConfig:

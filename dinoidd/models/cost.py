@@ -1,6 +1,6 @@
 """What a model costs: parameters and floating-point operations, counted on the meta device."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from torch import nn
@@ -30,8 +30,14 @@ class Cost:
 
 
 def measure_cost(config: SegmenterConfig, image_size: int | None = None) -> Cost:
-    """Count parameters and FLOP of one square image, without allocating any weight."""
-    size = image_size or config.image_size
+    """Count parameters and FLOP of one square image, without allocating any weight.
+
+    Raises:
+        ConfigError: `image_size` is not a positive multiple of 32.
+    """
+    if image_size is not None:
+        config = replace(config, image_size=image_size)
+    size = config.image_size
     model = meta_segmenter(config).requires_grad_(False)
     parts = {name: _parameters(part) for name, part in model.named_children()}
     trainable = _parameters(model.query_decoder.classifier)

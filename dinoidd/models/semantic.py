@@ -14,8 +14,8 @@ from torch import Tensor
 
 # Pixels whose K scores are held at once at the original size: 26 classes take 13 MB.
 _CHUNK_PIXELS = 1 << 17
-_LEAST_SCORE = 1e-30  # less is none: near the end of float32's range
 _CPU_CHUNK_PIXELS = 1 << 13  # 26 classes take 0.8 MB: stays in the cache
+_LEAST_SCORE = 1e-30  # less is none: near the end of float32's range
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,8 @@ def connect(address: str | None = None) -> None:
         return
     # It listens on loopback alone; set explicitly, or ray.init() would decide for later commands too.
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    # Ray's workers run at niceness 15, so anything else on a laptop would starve the job.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     # Ray Data's actors make the core print an error of its own at every start (ray#53727).
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     cpus = max(_SMALLEST_EMBEDDED, os.cpu_count() or 1)

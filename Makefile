@@ -1,0 +1,46 @@
+# make demo   segment generated street scenes on this machine, and look at the result
+# make test   run the tests (make test-slow: the slow ones too)
+# make lint   ruff and mypy
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+DEMO ?= demo
+PIP = $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test test-slow lint format clean
+
+demo: $(VENV)/installed
+	$(BIN)/dinoidd data generate --output $(DEMO)/scenes --images 60
+	$(BIN)/dinoidd segment --input $(DEMO)/scenes/leftImg8bit --output $(DEMO)/out --preset tiny --restart
+	$(BIN)/dinoidd verify $(DEMO)/out --all
+	$(BIN)/dinoidd query $(DEMO)/out "SELECT status, count(*) AS images, round(avg(confidence), 3) AS confidence, round(avg(fraction.road), 3) AS road FROM images GROUP BY status"
+	$(BIN)/dinoidd show $(DEMO)/out --grid 3x3 --to $(DEMO)/masks.png
+
+test: $(VENV)/installed-dev
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -m "not gpu"
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(DEMO) .cache .mypy_cache .pytest_cache .ruff_cache
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) --editable .
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(PIP) --editable '.[test,lint]'
+	touch $@
