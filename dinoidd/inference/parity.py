@@ -38,7 +38,7 @@ class StageDifference:
 
 @dataclass(frozen=True, kw_only=True)
 class Parity:
-    """All stages of one folder, and the share of pixels whose class is the reference's."""
+    """All stages of one folder, in the network's order, and the share of pixels whose class is the reference's."""
 
     stages: list[StageDifference]
     equal_pixels: float
@@ -61,12 +61,12 @@ def measure_parity(folder: Path) -> Parity:
     if lacking := {"image", "semantic_argmax"} - set(reference):
         raise CheckpointError(f"{expected.path} lacks the tensors {', '.join(sorted(lacking))}")
     with torch.no_grad():
-        ours = dict(run_stages(model, reference["image"]))
+        ours = dict(run_stages(model, reference.pop("image")))
     classes = reference.pop("semantic_argmax")
+    in_order = sorted(reference, key=[*ours, *reference].index)
     stages = [
-        StageDifference(stage=n, difference=_difference(ours.get(n), t))
-        for n, t in reference.items()
-        if n != "image"
+        StageDifference(stage=n, difference=_difference(ours.get(n), reference[n]))
+        for n in in_order
     ]
     equal = (ours["semantic_argmax"] == classes).double().mean().item()
     return Parity(stages=stages, equal_pixels=equal)

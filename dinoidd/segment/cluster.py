@@ -36,9 +36,13 @@ class Placement:
 def connect(address: str | None = None) -> None:
     """Join the cluster of `address` or `RAY_ADDRESS`, or start an embedded one on this machine.
 
+    A process that is connected to a cluster stays there.
+
     Raises:
         ClusterError: the address does not answer.
     """
+    if ray.is_initialized():
+        return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     options = {"log_to_driver": False, "logging_level": "warning", "configure_logging": True}
     if address or os.environ.get("RAY_ADDRESS"):

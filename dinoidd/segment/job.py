@@ -4,6 +4,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from dinoidd.config import SegmentConfig
@@ -13,7 +14,7 @@ from dinoidd.segment import cluster
 from dinoidd.segment.preparation import make_record, prepare_manifest, run_identity
 from dinoidd.segment.run_record import SUCCESS, check_same, read_record, write_record
 from dinoidd.segment.session import Session
-from dinoidd.storage import StorageOptions, Store
+from dinoidd.storage import StorageOptions, Store, normalise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,10 +72,12 @@ def segment(
 
 
 def _source(config: SegmentConfig, options: StorageOptions) -> ModelSource:
+    """With absolute paths: a worker may have another working directory."""
+    table = Path(config.classes)
     return ModelSource(
-        checkpoint=config.checkpoint,
+        checkpoint=None if config.checkpoint is None else normalise(config.checkpoint),
         preset=config.preset,
-        classes=config.classes,
+        classes=str(table.resolve()) if table.is_file() else config.classes,
         seed=config.seed,
         storage=options,
     )

@@ -52,7 +52,7 @@ class Merging:
 def _result(reference: ray.ObjectRef) -> Tally:
     try:
         return ray.get(reference)
-    except ray.exceptions.RayTaskError as error:
+    except ray.exceptions.RayError as error:
         raise user_error(error) from error
 
 

@@ -6,6 +6,7 @@ task that Ray runs again after a death does exactly the same rows and replaces e
 
 import json
 import logging
+import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -16,7 +17,7 @@ import ray
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext
 
-from dinoidd.errors import DinoiddError
+from dinoidd.errors import ClusterError, DinoiddError
 from dinoidd.segment.cluster import ACTOR_CPUS, READ_CPUS, WRITE_CPUS, Placement
 from dinoidd.segment.stages import ReadImages, SegmentImages, WriteRows
 from dinoidd.segment.tally import Tally
@@ -85,18 +86,32 @@ def _results(dataset: ray.data.Dataset) -> Iterator[tuple[int, Tally]]:
         for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
             for row in table.to_pylist():
                 yield row["chunk"], Tally.from_dict(json.loads(row["tally"]))
-    except ray.exceptions.RayTaskError as error:
+    except ray.exceptions.RayError as error:
         raise user_error(error) from error
 
 
-def user_error(error: BaseException) -> BaseException:
-    """What a worker raised: a DinoiddError where it is one, so that a person reads one sentence."""
+def user_error(error: ray.exceptions.RayError) -> Exception:
+    """What went wrong in a worker, as a DinoiddError where it is no bug: a person reads one sentence.
+
+    Ray's own class for a worker's exception inherits from that exception too, but its text is a
+    traceback: the exception itself is inside.
+    """
+    is_task_error = isinstance(error, ray.exceptions.RayTaskError)
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, DinoiddError):
+        if isinstance(cause, DinoiddError) and not isinstance(cause, ray.exceptions.RayError):
             return cause
         cause = getattr(cause, "cause", None) or cause.__cause__
-    return error
+    return error if is_task_error else _death(error)
+
+
+def _death(error: ray.exceptions.RayError) -> ClusterError:
+    """A process that died more often than it may; the last line says why, as far as Ray knows."""
+    reason = textwrap.shorten(str(error).strip().splitlines()[-1], 300, placeholder=" ...")
+    return ClusterError(
+        f"a process of the run died and did not recover: {reason} What is done is kept: run the same "
+        "command again to resume, with a smaller --batch-size where memory was short"
+    )
 
 
 def _configure() -> None:
@@ -104,4 +119,5 @@ def _configure() -> None:
     context.target_max_block_size = None  # one chunk stays one block
     context.execution_options.preserve_order = False
     context.enable_progress_bars = False  # the run shows images, not Ray's blocks
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    # what it logs as an error is raised as well, and told once
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)

@@ -3,6 +3,7 @@
 from dataclasses import asdict
 
 from dinoidd.config import SegmentConfig
+from dinoidd.data.listing import list_images
 from dinoidd.data.manifest import FOLDER, ManifestInfo, index_images, read_manifest_info
 from dinoidd.errors import InputError, OutputError
 from dinoidd.inference.source import ModelDescription
@@ -23,13 +24,14 @@ def prepare_manifest(config: SegmentConfig, output: Store, options: StorageOptio
         InputError, StorageError: the input cannot be listed, or holds no image.
         OutputError: the output holds something else.
     """
-    if config.restart:
-        _clear(output)
-    elif not output.exists(NAME) and output.child(IMAGES).names():
+    if not output.exists(NAME) and _holds_files(output.child(IMAGES)):
         raise OutputError(
             f"{output.uri} has a folder '{IMAGES}' but no {NAME}, so it is not a run of dinoidd: "
             "choose another --output"
         )
+    if config.restart:
+        next(list_images(config.input, options))  # raises before anything is thrown away
+        _clear(output)
     manifest = read_manifest_info(output.child(FOLDER))
     if manifest is None:
         logger.info("listing %s", shown(config.input))
@@ -43,12 +45,17 @@ def prepare_manifest(config: SegmentConfig, output: Store, options: StorageOptio
     return manifest
 
 
+def _holds_files(folder: Store) -> bool:
+    return folder.is_folder() and any(True for _ in folder.walk())
+
+
 def _clear(output: Store) -> None:
-    """Throw a run away; the success mark goes first, so that no half of it looks finished."""
-    for name in (SUCCESS, NAME):
-        output.remove(name)
+    """Throw a run away. The success mark goes first, so that no half of it looks finished, and the
+    record last, so that what is left is known to be ours."""
+    output.remove(SUCCESS)
     for folder in (IMAGES, STAGING, FOLDER):
         output.child(folder).remove_all()
+    output.remove(NAME)
 
 
 def _log_listing(rows: int) -> None:
@@ -63,6 +70,7 @@ def run_identity(
     return {
         "input": manifest.input,
         "manifest sha256": manifest.sha256,
+        "model": model.config.name,
         "model weights": model.weights,
         "class table": model.table.name,
         "image size": image_size,

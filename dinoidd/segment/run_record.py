@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
+from dinoidd import __version__
 from dinoidd.classes import ClassTable
 from dinoidd.errors import OutputError
 from dinoidd.segment.layout import Layout
@@ -17,7 +18,7 @@ from dinoidd.storage import Store
 
 NAME = "run.json"
 SUCCESS = "_SUCCESS"
-_VERSIONS = ("dinoidd", "ray", "torch", "pyarrow", "numpy", "pillow")
+_VERSIONS = ("ray", "torch", "pyarrow", "numpy", "pillow")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,9 +66,14 @@ def new_record(
         layout=layout,
         config=config,
         started=now(),
-        versions={name: version(name) for name in _VERSIONS}
-        | {"python": platform.python_version()},
+        versions=_versions(),
     )
+
+
+def _versions() -> dict[str, str]:
+    """Our own is not looked up: `ray job submit --working-dir` brings the code without installing it."""
+    versions = {"dinoidd": __version__, "python": platform.python_version()}
+    return versions | {name: version(name) for name in _VERSIONS}
 
 
 def write_record(output: Store, record: RunRecord) -> None:

@@ -79,6 +79,9 @@ class ReadImages:
             result["image"] = decoded.resized((self.image_size, self.image_size)).tobytes()
         except (StorageError, ImageError) as error:
             result |= {"error_kind": error.kind, "error": str(error)}
+        except Exception as error:  # of a decoder's bug; one image must not stop the run
+            what = f"{type(error).__name__} while it was decoded: {error}"
+            result |= {"error_kind": "crashed", "error": what}
         ended = time.perf_counter()
         fetched = fetched if "bytes" in result else ended
         return result | {"fetch_seconds": fetched - started, "decode_seconds": ended - fetched}

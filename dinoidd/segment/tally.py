@@ -46,12 +46,12 @@ class Tally:
         return {"images": self.images, "ok": self.ok, "errors": dict(self.errors)}
 
     def to_dict(self) -> dict[str, Any]:
-        return {k: dict(v) if isinstance(v, Counter) else v for k, v in vars(self).items()}
+        return {k: dict(v) if isinstance(v, dict) else v for k, v in vars(self).items()}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Tally":
         counters = {k: Counter(values[k]) for k in ("errors", "pixels", "images_with")}
-        return cls(**{**values, **counters})
+        return cls(**{**values, **counters, "seconds": dict(values["seconds"])})
 
 
 def total(tallies: Iterable[Tally]) -> Tally:
