@@ -1,0 +1,50 @@
+"""The README's Python examples run, and its commands name options that exist."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from synthetic_output import SyntheticOutput
+
+from dinoidd.cli import build_parser
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+SHELL = "\n".join(re.findall(r"```bash\n(.*?)```", README, re.DOTALL)).replace("\\\n", " ")
+COMMANDS = [
+    line.replace("python jobs/segment.py", "dinoidd segment").split("-- ")[-1].split(" # ")[0]
+    for line in SHELL.splitlines()
+    if "dinoidd " in line or "jobs/segment.py" in line
+]
+
+
+@pytest.mark.parametrize("example", PYTHON, ids=lambda code: code.split()[1])
+def test_python_example__runs_on_a_run(example: str, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    SyntheticOutput(tmp_path / "demo", errors={3: ("empty", "the file has no bytes")})
+
+    exec(compile(example, "README.md", "exec"), {})
+
+    assert capsys.readouterr().out.strip()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_command__is_understood(command: str) -> None:
+    arguments = shlex.split(command)[1:]
+
+    parsed = build_parser(arguments).parse_args(arguments)
+
+    assert parsed.command == arguments[0]
+
+
+def test_readme__has_every_library_and_the_main_commands() -> None:
+    libraries = {re.search(r"import (\w+)|from (\w+)", code).group() for code in PYTHON}
+    words = {word.split()[-1] for word in libraries}
+
+    assert words >= {"duckdb", "pandas", "polars", "io", "datasets"}
+    assert {shlex.split(c)[1] for c in COMMANDS} >= {
+        *("data", "segment", "verify", "query", "show", "convert", "parity")
+    }
