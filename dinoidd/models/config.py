@@ -156,7 +156,7 @@ PRESETS = {
         SegmenterConfig(
             name="tiny",
             backbone=_vit(64, 4, 2),
-            adapter=_LAPTOP_ADAPTER,
+            adapter=replace(_LAPTOP_ADAPTER, stem_width=8),
             decoder=_LAPTOP_DECODER,
             image_size=256,
         ),

@@ -44,7 +44,7 @@ def connect(address: str | None = None) -> None:
     if ray.is_initialized():
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    options = {"log_to_driver": False, "logging_level": "warning", "configure_logging": True}
+    options = {"log_to_driver": False, "logging_level": "error", "configure_logging": True}
     if address or os.environ.get("RAY_ADDRESS"):
         try:
             ray.init(address=address, **options)
@@ -52,8 +52,8 @@ def connect(address: str | None = None) -> None:
             where = address or os.environ.get("RAY_ADDRESS")
             raise ClusterError(f"no Ray cluster answers at {where}: {error}") from error
         return
-    # It listens on loopback alone; set explicitly, or ray.init() would decide for later commands too.
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    # RAY_AUTH_MODE is left alone: a new local Ray then asks for the token in ~/.ray/auth_token, which
+    # matters since its ports are open to the network.
     # Ray's workers run at niceness 15, so anything else on a laptop would starve the job.
     os.environ.setdefault("RAY_worker_niceness", "0")
     # Ray Data's actors make the core print an error of its own at every start (ray#53727).

@@ -13,7 +13,7 @@ def summarise(tally: Tally, table: ClassTable, pace: Pace) -> dict[str, Any]:
     """Figures of a finished run; the pace is of its last session alone."""
     pixels = sum(tally.pixels.values())
     names = dict(zip(table.fields, table.names, strict=True))
-    largest = sorted(names, key=lambda field: -tally.pixels[field])[:_LARGEST]
+    present = [field for field, count in tally.pixels.most_common(_LARGEST) if count]
     return {
         "images": tally.images,
         "ok": tally.ok,
@@ -29,7 +29,7 @@ def summarise(tally: Tally, table: ClassTable, pace: Pace) -> dict[str, Any]:
                 "share_of_pixels": tally.pixels[field] / pixels if pixels else 0.0,
                 "share_of_images": tally.images_with[field] / tally.ok if tally.ok else 0.0,
             }
-            for field in largest
+            for field in present
         ],
     }
 
