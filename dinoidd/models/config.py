@@ -156,8 +156,8 @@ PRESETS = {
         SegmenterConfig(
             name="tiny",
             backbone=_vit(64, 4, 2),
-            adapter=replace(_LAPTOP_ADAPTER, stem_width=8),
-            decoder=_LAPTOP_DECODER,
+            adapter=replace(_LAPTOP_ADAPTER, stem_width=8, points=2),
+            decoder=replace(_LAPTOP_DECODER, points=2),
             image_size=256,
         ),
         SegmenterConfig(

