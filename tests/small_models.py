@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from dinoidd.checkpoint.published_keys import published_name
+from dinoidd.classes import ClassTable
 from dinoidd.models import (
     AdapterConfig,
     BackboneConfig,
@@ -64,3 +65,18 @@ def publish(model: Segmenter, folder: Path) -> tuple[Path, Path]:
     for state, path in zip(published_states(model), paths, strict=True):
         torch.save(state, path)
     return paths
+
+
+def small_table(classes: int = SMALL.classes) -> ClassTable:
+    """A class table of that many classes."""
+    entries = [{"name": f"class {i}", "color": [i, 2 * i, 0]} for i in range(classes)]
+    return ClassTable.from_dict({"name": "small", "classes": entries})
+
+
+def assert_same(ours: Segmenter, expected: dict[str, Tensor]) -> None:
+    """Both hold the same tensors, bit for bit."""
+    state = ours.state_dict()
+    assert set(state) == set(expected)
+    for name, tensor in expected.items():
+        assert torch.equal(state[name], tensor), name
+        assert state[name].dtype == tensor.dtype, name

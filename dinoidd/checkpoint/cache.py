@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dinoidd.checkpoint.header import Header, read_header
 from dinoidd.errors import CheckpointError, StorageError
-from dinoidd.storage import ObjectInfo, StorageOptions, Store
+from dinoidd.storage import ObjectInfo, StorageOptions, Store, shown
 
 CACHE_VARIABLE = "DINOIDD_CACHE"
 
@@ -27,7 +27,7 @@ def remote_header(uri: str, options: StorageOptions) -> Header:
             file.seek(start)
             return file.read(stop - start)
 
-        return read_header(read, info.size or 0, uri)
+        return read_header(read, _size(info, uri), shown(uri))
 
 
 def local_checkpoint(uri: str, options: StorageOptions) -> Path:
@@ -39,8 +39,9 @@ def local_checkpoint(uri: str, options: StorageOptions) -> Path:
     if "://" not in uri:
         return Path(uri)
     folder, name, info = _find(uri, options)
-    version = hashlib.sha256(f"{uri} {info.size} {info.etag}".encode()).hexdigest()[:16]
-    target = cache_folder() / f"{version}-{name}"
+    identity = shown(uri) if info.etag else uri  # a signature changes, the file does not
+    version = hashlib.sha256(f"{identity} {info.size} {info.etag}".encode()).hexdigest()[:16]
+    target = cache_folder() / f"{version}-{shown(uri).rpartition('/')[2]}"
     target.parent.mkdir(parents=True, exist_ok=True)
     with target.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -48,13 +49,18 @@ def local_checkpoint(uri: str, options: StorageOptions) -> Path:
             partial = target.with_suffix(".partial")
             with folder.open_read(name) as source, partial.open("wb") as copy:
                 shutil.copyfileobj(source, copy, 16 << 20)
+            if partial.stat().st_size != _size(info, uri):
+                got = partial.stat().st_size
+                raise CheckpointError(
+                    f"{shown(uri)}: got {got:,} of {info.size:,} bytes; try again"
+                )
             partial.replace(target)
     return target
 
 
 def local_model(uri: str, options: StorageOptions) -> Path:
     """A local path of a checkpoint file, or of a Hugging Face directory with all its files."""
-    if "://" not in uri or uri.endswith((".pth", ".safetensors")):
+    if "://" not in uri or shown(uri).endswith((".pth", ".safetensors")):
         return local_checkpoint(uri, options)
     folder = Store.open(uri, options)
     names = [n for n in folder.names() if n.endswith((".json", ".safetensors"))]
@@ -72,16 +78,25 @@ def local_model(uri: str, options: StorageOptions) -> Path:
 
 
 def cache_folder() -> Path:
-    return Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "dinoidd")
+    folder = Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/dinoidd")
+    return folder.expanduser().absolute()  # links lead to it
 
 
 def _find(uri: str, options: StorageOptions) -> tuple[Store, str, ObjectInfo]:
-    parent, _, name = uri.rpartition("/")
+    path, mark, query = uri.partition("?") if uri.startswith("http") else (uri, "", "")
+    parent, _, name = path.rpartition("/")
+    name += mark + query  # the signature of a web address is part of its name
     try:
         folder = Store.open(parent or ("/" if uri.startswith("/") else "."), options)
         info = folder.info(name)
     except StorageError as error:
-        raise CheckpointError(f"checkpoint {uri} cannot be read: {error}") from error
+        raise CheckpointError(f"checkpoint {shown(uri)} cannot be read: {error}") from error
     if info is None:
-        raise CheckpointError(f"no such checkpoint: {uri}")
+        raise CheckpointError(f"no such checkpoint: {shown(uri)}")
     return folder, name, info
+
+
+def _size(info: ObjectInfo, uri: str) -> int:
+    if info.size is None:
+        raise CheckpointError(f"the server does not tell the size of {shown(uri)}: download it")
+    return info.size

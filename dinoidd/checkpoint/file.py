@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -40,7 +41,8 @@ def save_checkpoint(model: Segmenter, table: ClassTable, path: Path) -> Checkpoi
     """Write the model as one file, completed under a temporary name first.
 
     Raises:
-        CheckpointError: the class table has another number of classes than the model.
+        CheckpointError: the class table has another number of classes than the model, or the file
+            cannot be written.
     """
     if len(table) != model.config.classes:
         raise CheckpointError(
@@ -54,11 +56,29 @@ def save_checkpoint(model: Segmenter, table: ClassTable, path: Path) -> Checkpoi
         "classes": json.dumps(table.to_dict()),
         "weights_sha256": info.weights_sha256,
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder_of(path)
     partial = path.with_name(f".{path.name}.partial")
-    save_file(state, partial, metadata=metadata)
-    partial.replace(path)
+    try:
+        save_file(state, partial, metadata=metadata)
+        partial.replace(path)
+    except (OSError, SafetensorError) as error:
+        partial.unlink(missing_ok=True)
+        raise CheckpointError(f"{path} cannot be written: {error}") from error
     return info
+
+
+def make_folder_of(path: Path) -> None:
+    """Make the folder that a checkpoint is to be written to.
+
+    Raises:
+        CheckpointError: it cannot be made, or the path itself is a folder.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be written: {error}") from error
+    if path.is_dir():
+        raise CheckpointError(f"{path} cannot be written: there is a folder of that name")
 
 
 def read_checkpoint_info(header: Header, label: str) -> CheckpointInfo:

@@ -12,6 +12,16 @@ from torch import Tensor
 from dinoidd.errors import CheckpointError
 
 _MIN_MAPPED_BYTES = 16 << 20
+# What torch raises on a damaged file, besides UnpicklingError.
+_UNREADABLE = (
+    RuntimeError,
+    EOFError,
+    ValueError,
+    OSError,
+    LookupError,
+    AttributeError,
+    TypeError,
+)
 
 
 class TensorFile:
@@ -99,9 +109,16 @@ def _open_pth(path: Path) -> dict[str, Tensor]:
     """Pickled code is never run: `weights_only` admits tensors and plain containers."""
     try:
         loaded = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except pickle.UnpicklingError as error:
+        what = "it is damaged, or holds objects that are not tensors (pickled code is never run)"
+        raise CheckpointError(f"{path} is not a PyTorch file of tensors: {what}") from error
+    except _UNREADABLE as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(f"{path} is not a PyTorch file of tensors: {reason}") from error
-    if not isinstance(loaded, dict) or not all(isinstance(t, Tensor) for t in loaded.values()):
-        raise CheckpointError(f"{path} holds no flat table of tensors, but {type(loaded).__name__}")
+    if not isinstance(loaded, dict):
+        raise CheckpointError(f"{path} holds no table of tensors, but {type(loaded).__name__}")
+    for name, value in loaded.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            what = f"entry {name!r} is {type(value).__name__}"
+            raise CheckpointError(f"{path} holds no flat table of named tensors: {what}")
     return loaded

@@ -19,7 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--head", required=True, metavar="URI", help="dinov3_*_m2f_head-*.pth (path or URL)"
     )
     parser.add_argument("--output", required=True, metavar="FILE", help="a .safetensors file")
-    parser.add_argument("--preset", default="vit7b16", help="the backbone's size (vit7b16)")
+    parser.add_argument(
+        "--preset", default="vit7b16", metavar="NAME", help="the backbone's size (vit7b16)"
+    )
     parser.add_argument("--classes", default="idd", help="class table (idd)")
     parser.add_argument(
         "--keep-classifier",
@@ -27,7 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="keep the head's classes, which the class table has to fit; otherwise the classifier "
         "is new and untrained, and only the no-object row is kept",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the new classifier (0)")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of the new classifier (0)"
+    )
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
     parser.add_argument(
         "--satellite",
@@ -40,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from dinoidd.checkpoint.cache import local_checkpoint, local_model
-    from dinoidd.checkpoint.file import save_checkpoint
+    from dinoidd.checkpoint.file import make_folder_of, save_checkpoint
     from dinoidd.checkpoint.load import load_published
     from dinoidd.classes import load_class_table
     from dinoidd.errors import ConfigError
@@ -51,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
     output = Path(args.output)
     if output.suffix != ".safetensors":
         raise ConfigError(f"--output {output}: the file's name has to end in .safetensors")
+    make_folder_of(output)  # told now, not after minutes of loading
     table = load_class_table(args.classes)
     config = resized(preset(args.preset), classes=len(table), decoder=decoder_sizes(args))
     if args.satellite:

@@ -38,7 +38,7 @@ class StageDifference:
 
 @dataclass(frozen=True, kw_only=True)
 class Parity:
-    """All stages of one folder, in the network's order, and the share of pixels whose class is the reference's."""
+    """All stages of one folder, in the network's order, and the share of pixels of the same class."""
 
     stages: list[StageDifference]
     equal_pixels: float

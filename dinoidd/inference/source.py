@@ -13,7 +13,7 @@ from dinoidd.classes import ClassTable, load_class_table
 from dinoidd.errors import ConfigError
 from dinoidd.models import Segmenter, SegmenterConfig, preset
 from dinoidd.models.config import resized
-from dinoidd.storage import StorageOptions
+from dinoidd.storage import StorageOptions, shown
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -43,7 +43,7 @@ class ModelSource:
         """
         if self.checkpoint is not None:
             header = remote_header(self.checkpoint, self.storage)
-            info = read_checkpoint_info(header, self.checkpoint)
+            info = read_checkpoint_info(header, shown(self.checkpoint))
             return ModelDescription(
                 config=info.config, table=info.table, weights=info.weights_sha256, dtype=self.dtype
             )

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from dinoidd.models.config import AdapterConfig
 from dinoidd.models.deformable import DeformableAttention, Size, pixel_centres
+from dinoidd.models.tables import normal_table
 
 _TOKEN_STRIDES = (8, 16, 32)
 
@@ -107,8 +108,7 @@ class Adapter(nn.Module):
     def __init__(self, dim: int, config: AdapterConfig) -> None:
         super().__init__()
         self.spm = SpatialPrior(config.stem_width, dim)
-        self.level_embed = nn.Parameter(torch.empty(3, dim))
-        nn.init.normal_(self.level_embed)
+        self.level_embed = normal_table(3, dim)
         self.interactions = nn.ModuleList(
             Interaction(dim, config, extra=2 if i == 3 else 0) for i in range(4)
         )

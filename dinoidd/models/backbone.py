@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dinoidd.models.config import BackboneConfig
 from dinoidd.models.rope import RotaryEmbedding, rotate
+from dinoidd.models.tables import normal_table
 
 
 class PatchEmbed(nn.Module):
@@ -111,17 +112,15 @@ class Backbone(nn.Module):
         super().__init__()
         self.config = config
         dim = config.embed_dim
-        self.cls_token = nn.Parameter(torch.empty(1, 1, dim))
-        self.storage_tokens = nn.Parameter(torch.empty(1, config.storage_tokens, dim))
-        self.mask_token = nn.Parameter(torch.empty(1, dim))  # of the pretraining; unused here
+        self.cls_token = normal_table(1, 1, dim, std=0.02)
+        self.storage_tokens = normal_table(1, config.storage_tokens, dim, std=0.02)
+        self.mask_token = normal_table(1, dim, std=0.02)  # of the pretraining; unused here
         self.patch_embed = PatchEmbed(config)
         self.rope_embed = RotaryEmbedding(config.head_dim, config.rope_base)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.norm = nn.LayerNorm(dim, eps=config.norm_eps)
         if config.local_cls_norm:
             self.local_cls_norm = nn.LayerNorm(dim, eps=config.norm_eps)
-        for token in (self.cls_token, self.storage_tokens, self.mask_token):
-            nn.init.normal_(token, std=0.02)
 
     def forward(self, image_B3HW: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Four pairs (patches [B, H/16 * W/16, D], class token [B, D]); the image is normalised."""

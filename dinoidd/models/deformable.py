@@ -29,6 +29,8 @@ class DeformableAttention(nn.Module):
 
     def _look_around(self) -> None:
         """Start with every head looking its own way, point p at distance p + 1, all weighted alike."""
+        if self.sampling_offsets.weight.is_meta:
+            return
         angles = torch.arange(self.heads, dtype=torch.float32) * (2 * math.pi / self.heads)
         way = torch.stack([angles.cos(), angles.sin()], dim=-1)
         way = way / way.abs().amax(dim=-1, keepdim=True)

@@ -11,6 +11,7 @@ from dinoidd.models.adapter import tokens_to_maps
 from dinoidd.models.config import DecoderConfig
 from dinoidd.models.deformable import DeformableAttention, Size, pixel_centres
 from dinoidd.models.positions import sine_positions
+from dinoidd.models.tables import normal_table
 
 _GROUPS = 32
 
@@ -46,8 +47,7 @@ class Encoder(nn.Module):
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
-        self.level_encoding = nn.Parameter(torch.empty(3, config.width))
-        nn.init.normal_(self.level_encoding)
+        self.level_encoding = normal_table(3, config.width)
         self.encoder = EncoderStack(config)
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:

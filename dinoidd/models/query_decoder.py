@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dinoidd.models.config import DecoderConfig
 from dinoidd.models.positions import sine_positions
+from dinoidd.models.tables import embedding
 
 
 @dataclass
@@ -98,9 +99,9 @@ class QueryDecoder(nn.Module):
         super().__init__()
         self.config = config
         C, layers = config.width, range(config.query_layers)
-        self.query_feat = nn.Embedding(config.queries, C)
-        self.query_embed = nn.Embedding(config.queries, C)
-        self.level_embed = nn.Embedding(3, C)
+        self.query_feat = embedding(config.queries, C)
+        self.query_embed = embedding(config.queries, C)
+        self.level_embed = embedding(3, C)
         self.transformer_cross_attention_layers = nn.ModuleList(
             CrossAttentionLayer(config) for _ in layers
         )

@@ -15,8 +15,9 @@ class RotaryEmbedding(nn.Module):
 
     def __init__(self, head_dim: int, base: float) -> None:
         super().__init__()
-        exponent = torch.arange(head_dim // 4, dtype=torch.float32) / (head_dim // 4)
-        self.register_buffer("periods", base**exponent)
+        # On the CPU even in a model on the meta device: there, arithmetic makes torch import 80 MB.
+        exponent = torch.arange(head_dim // 4, dtype=torch.float32, device="cpu") / (head_dim // 4)
+        self.register_buffer("periods", torch.tensor((base**exponent).tolist()))
         self._key: tuple[object, ...] = ()
         self._tables: tuple[Tensor, Tensor] | None = None
 

@@ -89,12 +89,14 @@ def _row_neighbours(rows: int, height: int, device: torch.device) -> tuple[Tenso
 def certainty(scores_KHW: Tensor) -> Tensor:
     """The three numbers of `Certainty`, [3] float32, of scores at the model's size.
 
-    Queries may overlap or leave a gap, so scores are divided by their sum over classes.
+    Queries may overlap or leave a gap, so scores are divided by their sum over classes. A pixel
+    without any score has confidence 0, margin 0 and entropy 1.
     """
-    total = scores_KHW.sum(0).clamp_(min=1e-12)
+    total = scores_KHW.sum(0).clamp_(min=_LEAST_SCORE)
     best, second = _two_highest(scores_KHW)
-    s_log_s = (scores_KHW + 1e-30).log_().mul_(scores_KHW).sum(0)
+    s_log_s = (scores_KHW + _LEAST_SCORE).log_().mul_(scores_KHW).sum(0)
     entropy = (total.log() - s_log_s / total) / math.log(max(len(scores_KHW), 2))
+    entropy.masked_fill_(total == _LEAST_SCORE, 1)
     means = [(best / total).mean(), entropy.mean(), ((best - second) / total).mean()]
     return torch.stack(means).clamp(0, 1)
 
