@@ -1,35 +1,26 @@
-"""`dinoidd data`: make data sets. `dinoidd data generate` draws street scenes with their labels."""
+"""`dinoidd data generate`: draw street scenes with their labels."""
 
 import argparse
 import json
 import re
-import sys
-import time
-from contextlib import ExitStack
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from dinoidd.cli.data.progress import Progress
 from dinoidd.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from dinoidd.data.generate import DatasetInfo
 
-SUMMARY = "make data sets: generate street scenes"
-SECONDS_BETWEEN_LINES = 5.0
+DESCRIPTION = (
+    "Draw street scenes with IDD's level 3 labels: leftImg8bit/ and gtFine/. The same seed gives the "
+    "same files; run it again to finish an interrupted data set."
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's options."""
-    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    generate = actions.add_parser(
-        "generate",
-        help="draw street scenes with labels, in IDD's layout",
-        description="Draw street scenes with IDD's level 3 labels: leftImg8bit/ and gtFine/. The "
-        "same seed gives the same files; run it again to finish an interrupted data set.",
-    )
-    add = generate.add_argument
+    """The action's options."""
+    add = parser.add_argument
     add("--output", required=True, metavar="DIR", help="a new or empty folder")
     add("--images", type=int, default=60, metavar="N", help="scenes (default: %(default)s)")
     add("--image-size", default="480x270", metavar="WxH", help="pixels (default: %(default)s)")
@@ -51,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     from dinoidd.data.generate import generate_dataset
 
     size, splits = parse_size(args.image_size), parse_splits(args.splits)
-    with ExitStack() as stack:
+    with Progress(args.images, "drew", "scenes") as progress:
         info = generate_dataset(
             args.output,
             images=args.images,
@@ -61,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
             format=args.format,
             workers=args.workers,
             restart=args.restart,
-            progress=_progress(stack, args.images),
+            progress=progress,
         )
     print(json.dumps(asdict(info)) if args.json else summary(info))
     return 0
@@ -100,26 +91,3 @@ def summary(info: "DatasetInfo") -> str:
         "seconds": f"{info.seconds:.1f}{speed}",
     }
     return "\n".join(f"{name:<10}{value}" for name, value in lines.items())
-
-
-def _progress(stack: ExitStack, total: int) -> "Callable[[int], None]":
-    """A bar on a terminal, a line every few seconds otherwise; both on stderr."""
-    if not sys.stderr.isatty():
-        return Lines(total)
-    from tqdm import tqdm
-
-    bar = stack.enter_context(tqdm(total=max(0, total), unit=" images", desc="drawing scenes"))
-    return lambda done: bar.update(done - bar.n)
-
-
-class Lines:
-    """Progress as lines."""
-
-    def __init__(self, total: int) -> None:
-        self.total, self.last = total, time.monotonic()
-
-    def __call__(self, done: int) -> None:
-        now = time.monotonic()
-        if now - self.last >= SECONDS_BETWEEN_LINES:
-            self.last = now
-            print(f"drew {done:,} of {self.total:,} scenes", file=sys.stderr, flush=True)

@@ -1,0 +1,146 @@
+"""The frames of a data set: which images and labels there are, and which belong together."""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from dinoidd.data.listing import IMAGE_SUFFIXES, suffix_of
+from dinoidd.errors import InputError
+from dinoidd.storage import DEFAULT_OPTIONS, StorageOptions, Store, shown
+
+LABEL_SUFFIXES = {  # of the label images in gtFine/, by class table
+    "idd_level2": "_gtFine_labellevel2Ids.png",
+    "idd_level1": "_gtFine_labellevel1Ids.png",
+    "cityscapes": "_gtFine_labelIds.png",
+    "cityscapes_train_ids": "_gtFine_labelTrainIds.png",
+}
+DEFAULT_LABEL_SUFFIX = "_gtFine_labellevel3Ids.png"
+POLYGONS_SUFFIX = "_gtFine_polygons.json"
+_IMAGE_TAIL = re.compile(r"_leftImg8bit(?=\.[a-z]+$)", re.IGNORECASE)
+_LABEL_FOLDERS = ("annotations", "labels", "masks")  # beside images/
+LAYOUTS = (
+    "leftImg8bit/SPLIT/DRIVE/NAME_leftImg8bit.png with gtFine/SPLIT/DRIVE/NAME_gtFine_label....png, "
+    "images/SPLIT/NAME.jpg with annotations/SPLIT/NAME.png (or labels/, masks/), "
+    "or SPLIT/NAME.png with SPLITannot/NAME.png"
+)
+
+
+@dataclass(slots=True, kw_only=True)
+class Frame:
+    """One frame: `train/0/001`, and the URIs of what there is of it."""
+
+    key: str
+    image: str | None = None
+    label: str | None = None
+    polygons: str | None = None
+
+    @property
+    def split(self) -> str:
+        return self.key.partition("/")[0]
+
+
+@dataclass(kw_only=True)
+class Frames:
+    """Every frame of a data set by its key, in order, and the files that belong to none."""
+
+    frames: dict[str, Frame] = field(default_factory=dict)
+    other: Counter[str] = field(default_factory=Counter)  # by what their names end in
+    doubles: list[str] = field(default_factory=list)  # a second file for the same thing
+
+    def add(self, kind: str, key: str, uri: str) -> None:
+        """Note a frame's `image`, `label` or `polygons`."""
+        frame = self.frames.setdefault(key, Frame(key=key))
+        if getattr(frame, kind) is not None:
+            self.doubles.append(uri)
+            return
+        setattr(frame, kind, uri)
+
+
+Role = tuple[str, str] | None  # what a file is of its frame, and the frame's key
+
+
+def find_frames(
+    root: str, label_suffix: str = DEFAULT_LABEL_SUFFIX, options: StorageOptions = DEFAULT_OPTIONS
+) -> Frames:
+    """List a data set, in a local folder or a bucket. About 300 bytes a frame are in memory.
+
+    Args:
+        label_suffix: what the names of label images in gtFine/ end in.
+
+    Raises:
+        InputError: nothing there is in a layout that is known.
+    """
+    store = Store.open(root, options)
+    found = Frames()
+    for folder, role_of in _layout(store, label_suffix):
+        for path, uri in _files(folder):
+            role = role_of(path)
+            if role is None:
+                found.other[_ending(path)] += 1
+            else:
+                found.add(*role, uri)
+    if not found.frames:
+        raise InputError(f"{shown(store.uri)} holds no frames; known layouts are {LAYOUTS}")
+    found.frames = dict(sorted(found.frames.items()))
+    return found
+
+
+def _layout(store: Store, label_suffix: str) -> Iterator[tuple[Store, Callable[[str], Role]]]:
+    """The folders to walk, and what tells a file's role from its path below them."""
+    images, labels = store.child("leftImg8bit"), store.child("gtFine")
+    if images.is_folder() or labels.is_folder():
+        if images.is_folder():
+            yield images, _left_image
+        if labels.is_folder():
+            yield labels, lambda path: _ground_truth(path, label_suffix)
+        return
+    annotations = [store.child(name) for name in _LABEL_FOLDERS]
+    there = [folder for folder in annotations if folder.is_folder()]
+    if store.child("images").is_folder() and there:
+        yield store.child("images"), lambda path: _image_file("image", path)
+        yield there[0], lambda path: _image_file("label", path)
+    elif store.is_folder():
+        yield store, _annotated
+    else:
+        raise InputError(f"there is no folder {shown(store.uri)}: check the spelling")
+
+
+def _files(folder: Store) -> Iterator[tuple[str, str]]:
+    """Paths below the folder, and URIs; hidden files and folders are left out."""
+    base = len(folder.uri.rstrip("/")) + 1
+    for info in folder.walk():
+        path = info.uri[base:]
+        if not path.startswith(".") and "/." not in path:
+            yield path, info.uri
+
+
+def _left_image(path: str) -> Role:
+    if suffix_of(path) in IMAGE_SUFFIXES and (tail := _IMAGE_TAIL.search(path)):
+        return "image", path[: tail.start()]
+    return None
+
+
+def _ground_truth(path: str, label_suffix: str) -> Role:
+    if path.endswith(POLYGONS_SUFFIX):
+        return "polygons", path.removesuffix(POLYGONS_SUFFIX)
+    return ("label", path.removesuffix(label_suffix)) if path.endswith(label_suffix) else None
+
+
+def _image_file(kind: str, path: str) -> Role:
+    return (kind, path.rpartition(".")[0]) if suffix_of(path) in IMAGE_SUFFIXES else None
+
+
+def _annotated(path: str) -> Role:
+    split, _, name = path.partition("/")
+    if not name or suffix_of(path) not in IMAGE_SUFFIXES:
+        return None
+    kind = "label" if split.endswith("annot") else "image"
+    return kind, f"{split.removesuffix('annot')}/{name.rpartition('.')[0]}"
+
+
+def _ending(path: str) -> str:
+    """What a name ends in, without the frame's part: `_gtFine_labelids.png`, `.txt`."""
+    name = path.rpartition("/")[2]
+    at = name.find("_gtFine")
+    return name[at:] if at >= 0 else suffix_of(name) or "(no suffix)"

@@ -1,0 +1,1 @@
+"""Reports about data sets: text, pictures, and the counting as a Ray job."""
