@@ -1,0 +1,1 @@
+"""Predictions against ground truth: paired, counted, scored, compared and drawn."""

@@ -1,0 +1,138 @@
+"""Counting: a batch of pairs in, a confusion matrix a frame out. The same here and on a cluster."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+
+import numpy as np
+
+from dinoidd.errors import DinoiddError, ImageError
+from dinoidd.evaluation.frames import Frame
+from dinoidd.evaluation.label_image import Label, LabelReader, Size, open_label
+from dinoidd.evaluation.pairing import Pair
+from dinoidd.evaluation.predictions import Opened, Predictions
+from dinoidd.metrics import boundary_counts, boundary_distance, confusion_matrix
+from dinoidd.storage import ObjectReader, StorageOptions
+
+PAIRS_AT_ONCE = 4  # of single files
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """Something wrong with one file; `counted` where the frame is in the figures all the same."""
+
+    file: str
+    what: str
+    counted: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameCounts:
+    """A frame's confusion matrix, without its zeros, and its boundaries."""
+
+    frame: Frame
+    cells: np.ndarray  # uint32, indices into the flattened matrix
+    pixels: np.ndarray  # int64, the counts there
+    boundary: np.ndarray  # int64 [K, 3], see `boundary_counts`
+
+
+@dataclass(kw_only=True)
+class Counted:
+    """What comes back for a batch: counts and words, no pixels."""
+
+    pairs: int = 0
+    frames: list[FrameCounts] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    truth_values: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
+    boundary_widths: set[int] = field(default_factory=set)  # pixels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counting:
+    """Counts batches of pairs. Picklable.
+
+    `size`: what both images are resized to (None: the label's own); `any_size`: whether a prediction
+    may have another size than its label; `boundary_ratio`: boundary width as a share of the diagonal.
+    """
+
+    truth: LabelReader
+    predicted: LabelReader
+    predictions: Predictions
+    size: Size | None
+    any_size: bool
+    boundary_ratio: float
+    options: StorageOptions
+
+    def __call__(self, pairs: Sequence[Pair]) -> Counted:
+        """Count pairs of one unit."""
+        result = Counted(pairs=len(pairs))
+        for pair, mask in zip(pairs, self._masks(pairs), strict=True):
+            self._count(pair, mask, result)
+        return result
+
+    def _masks(self, pairs: Sequence[Pair]) -> Iterator[Opened]:
+        """One at a time; where a file that holds them all is damaged, the error for each."""
+        done = 0
+        try:
+            for mask in self.predictions.read([pair.prediction for pair in pairs]):
+                yield mask
+                done += 1
+        except DinoiddError as error:
+            yield from [error] * (len(pairs) - done)
+
+    def _count(self, pair: Pair, mask: Opened, result: Counted) -> None:
+        place = self.predictions.place(pair.prediction)
+        truth = self._read(pair.truth, None, self.truth, result)
+        prediction = self._read(place, mask, self.predicted, result)
+        if truth is None or prediction is None:
+            return
+        (label, size), (drawn, drawn_size) = truth, prediction
+        result.truth_values += label.histogram
+        if size != drawn_size and (self.size is None or not self.any_size):
+            what = "{}x{} pixels, its label has {}x{}".format(*drawn_size, *size)
+            hint = "" if self.size is None else " (--allow-size-mismatch resizes both)"
+            result.problems.append(Problem(file=place, what=what + hint))
+            return
+        height, width = label.ids.shape
+        distance = boundary_distance(height, width, self.boundary_ratio)
+        result.boundary_widths.add(distance)
+        result.frames.append(self._counts(pair.frame, label.ids, drawn.ids, distance))
+
+    def _read(
+        self, file: str, image: Opened | None, reader: LabelReader, result: Counted
+    ) -> tuple[Label, Size] | None:
+        """A label and its full size; None, and a problem, where it cannot be read."""
+        try:
+            if image is None:
+                image = open_label(ObjectReader(self.options).read(file))
+            if isinstance(image, DinoiddError):
+                raise image
+            label = reader.read(image, self.size)
+        except DinoiddError as error:
+            kind = f"{error.kind}: " if isinstance(error, ImageError) else ""
+            result.problems.append(Problem(file=file, what=f"{kind}{error}"))
+            return None
+        if label.unknown:
+            result.problems.append(Problem(file=file, what=label.unknown, counted=True))
+        return label, image.size
+
+    def _counts(
+        self, frame: Frame, truth_HW: np.ndarray, predicted_HW: np.ndarray, distance: int
+    ) -> FrameCounts:
+        classes = self.truth.classes
+        matrix = confusion_matrix(truth_HW, predicted_HW, classes).ravel()
+        cells = np.flatnonzero(matrix)
+        return FrameCounts(
+            frame=frame,
+            cells=cells.astype(np.uint32),
+            pixels=matrix[cells],
+            boundary=boundary_counts(truth_HW, predicted_HW, classes, distance),
+        )
+
+
+def in_batches(pairs: Sequence[Pair], predictions: Predictions) -> Iterator[list[Pair]]:
+    """Consecutive pairs whose predictions are best read together."""
+    for unit, group in groupby(pairs, key=lambda pair: predictions.unit(pair.prediction)):
+        members = list(group)
+        step = PAIRS_AT_ONCE if unit is None else len(members)
+        yield from (members[i : i + step] for i in range(0, len(members), step))

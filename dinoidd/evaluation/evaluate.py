@@ -1,0 +1,102 @@
+"""One set of predictions against the ground truth: list, pair, count."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from dinoidd.classes import IDD
+from dinoidd.classes.raw import plain_values
+from dinoidd.errors import InputError
+from dinoidd.evaluation.config import EvaluationConfig
+from dinoidd.evaluation.counting import Counted, Counting, Problem, in_batches
+from dinoidd.evaluation.counts_file import CountsWriter
+from dinoidd.evaluation.encoding import contradiction
+from dinoidd.evaluation.label_files import LabelFiles
+from dinoidd.evaluation.label_image import LabelReader
+from dinoidd.evaluation.pairing import Pairing, pair
+from dinoidd.evaluation.predictions import Predictions
+from dinoidd.evaluation.progress import Progress
+from dinoidd.evaluation.runner import Runner
+from dinoidd.evaluation.totals import Totals
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """The sums, and which frames and files are not in them."""
+
+    config: EvaluationConfig
+    predictions: str
+    totals: Totals
+    pairing: Pairing
+    seconds: float
+
+    @property
+    def missing(self) -> int:
+        return len(self.pairing.without_prediction) + len(self.pairing.without_label)
+
+
+def evaluate(
+    config: EvaluationConfig,
+    truth: LabelFiles,
+    predictions: Predictions,
+    runner: Runner,
+    counts_file: Path,
+) -> Evaluation:
+    """Count all frames that have a label and a prediction.
+
+    Args:
+        runner: who counts, here or on a cluster.
+        counts_file: the Parquet file to write every frame's counts to.
+
+    Raises:
+        InputError: no frame has both, or none could be counted.
+        StorageError: a listing failed.
+    """
+    pairing = pair(truth, predictions)
+    totals = Totals(classes=len(config.table))
+    progress = Progress(len(pairing.pairs))
+    writer = CountsWriter(counts_file)
+    try:
+        for counted in _counted(config, predictions, pairing, runner):
+            totals.add(counted)
+            writer.add(counted.frames)
+            progress.add(counted)
+    finally:
+        writer.close()
+        progress.close()
+    totals.problems += [Problem(file=file, what=what) for file, what in pairing.repeated]
+    _check_encoding(config, truth, totals)
+    if not totals.frames:
+        first = totals.problems[0] if totals.problems else None
+        what = f", the first because: {first.file}: {first.what}" if first else ""
+        raise InputError(f"none of {len(pairing.pairs):,} frames could be counted{what}")
+    return Evaluation(
+        config=config,
+        predictions=predictions.uri,
+        totals=totals,
+        pairing=pairing,
+        seconds=progress.seconds,
+    )
+
+
+def _counted(
+    config: EvaluationConfig, predictions: Predictions, pairing: Pairing, runner: Runner
+) -> Iterator[Counted]:
+    table = config.table
+    counting = Counting(
+        truth=LabelReader(config.raw, len(table)),
+        predicted=LabelReader(plain_values(len(table), table.ignore_index), len(table)),
+        predictions=predictions,
+        size=config.size,
+        any_size=config.any_size,
+        boundary_ratio=config.boundary_ratio,
+        options=config.options,
+    )
+    return runner(counting, in_batches(pairing.pairs, predictions))
+
+
+def _check_encoding(config: EvaluationConfig, truth: LabelFiles, totals: Totals) -> None:
+    if config.table == IDD:
+        what = contradiction(config.encoding, totals.truth_values)
+        if what is not None:
+            totals.problems.insert(0, Problem(file=truth.root, what=what, counted=True))
