@@ -1,6 +1,8 @@
 """The Ray cluster a run uses: an embedded one on a laptop, or the one that is there."""
 
 import os
+import re
+import socket
 from dataclasses import dataclass
 
 import ray
@@ -13,6 +15,7 @@ from dinoidd.log import logger
 READ_CPUS = 0.5
 WRITE_CPUS = 0.25
 ACTOR_CPUS = 1.0
+_ANSWER_SECONDS = 10.0  # to accept a connection
 _SMALLEST_EMBEDDED = 4  # logical CPUs: below that, stages would wait for each other
 
 
@@ -45,11 +48,12 @@ def connect(address: str | None = None) -> None:
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     options = {"log_to_driver": False, "logging_level": "error", "configure_logging": True}
-    if address or os.environ.get("RAY_ADDRESS"):
+    where = address or os.environ.get("RAY_ADDRESS")
+    if where:
         try:
+            _knock(where)
             ray.init(address=address, **options)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            where = address or os.environ.get("RAY_ADDRESS")
+        except (OSError, OverflowError, RuntimeError, ValueError) as error:
             raise ClusterError(f"no Ray cluster answers at {where}: {error}") from error
         return
     # RAY_AUTH_MODE is left alone: a new local Ray then asks for the token in ~/.ray/auth_token, which
@@ -61,6 +65,13 @@ def connect(address: str | None = None) -> None:
     cpus = max(_SMALLEST_EMBEDDED, os.cpu_count() or 1)
     ray.init(num_cpus=cpus, include_dashboard=False, **options)
     logger.info("started an embedded Ray on this machine (%d logical CPUs)", cpus)
+
+
+def _knock(address: str) -> None:
+    """Fail at once where nobody listens: Ray would try for minutes. Raises OSError."""
+    match = re.fullmatch(r"(?:ray://)?\[?([^/\]]+)\]?:(\d{1,5})", address)
+    if match:
+        socket.create_connection((match[1], int(match[2])), _ANSWER_SECONDS).close()
 
 
 def place(actors: int | None, device: str) -> Placement:

@@ -1,6 +1,7 @@
 """A segmentation run from its configuration to its last file."""
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -90,6 +91,9 @@ def _terminated_as_interrupted() -> Iterator[None]:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
+    if threading.current_thread() is not threading.main_thread():  # where signals cannot be caught
+        yield
+        return
     before = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield

@@ -6,6 +6,7 @@ task that Ray runs again after a death does exactly the same rows and replaces e
 
 import json
 import logging
+import re
 import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
@@ -27,6 +28,7 @@ from dinoidd.segment.tally import Tally
 # that it calls deprecated.)
 _TASK_RETRIES = {"max_retries": 5}
 _ACTOR_RETRIES = {"max_restarts": 5, "max_task_retries": 5}
+_SENTENCE = re.compile(rf"^{DinoiddError.__module__}\.\w+: (.+)$", re.MULTILINE)
 
 
 def run_chunks(
@@ -91,18 +93,14 @@ def _results(dataset: ray.data.Dataset) -> Iterator[tuple[int, Tally]]:
 
 
 def user_error(error: ray.exceptions.RayError) -> Exception:
-    """What went wrong in a worker, as a DinoiddError where it is no bug: a person reads one sentence.
+    """What went wrong in a worker: one sentence where it is no bug of ours.
 
-    Ray's own class for a worker's exception inherits from that exception too, but its text is a
-    traceback: the exception itself is inside.
+    Ray Data hands on the text of what was raised, not the exception; the outermost stands last.
     """
-    is_task_error = isinstance(error, ray.exceptions.RayTaskError)
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, DinoiddError) and not isinstance(cause, ray.exceptions.RayError):
-            return cause
-        cause = getattr(cause, "cause", None) or cause.__cause__
-    return error if is_task_error else _death(error)
+    sentences = _SENTENCE.findall(str(error))
+    if sentences:
+        return DinoiddError(sentences[-1])
+    return error if isinstance(error, ray.exceptions.RayTaskError) else _death(error)
 
 
 def _death(error: ray.exceptions.RayError) -> ClusterError:

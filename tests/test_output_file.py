@@ -1,0 +1,185 @@
+"""Chunks into the files that readers see: whole, once, and the same when it is done twice."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from segment_runs import TABLE, check_mask, rows_of
+
+from dinoidd.errors import StorageError
+from dinoidd.output.schema import ROWS_PER_GROUP, images_schema
+from dinoidd.segment.chunk_file import read_tally
+from dinoidd.segment.layout import Layout
+from dinoidd.segment.output_file import merge_file
+from dinoidd.segment.stages import _SEGMENTED, WriteRows
+from dinoidd.segment.tally import Tally
+from dinoidd.storage import Store
+
+SCHEMA = images_schema(TABLE, run_id="run-1", fingerprint="f" * 64)
+LAYOUT = Layout(rows=23, rows_per_chunk=3, rows_per_file=9)  # files of 3, 3 and 2 chunks
+
+
+def segmented(start: int, stop: int, size: int = 8) -> pa.Table:
+    """What SegmentImages hands on; every fifth row is an error."""
+    return pa.Table.from_pylist([_row(i, size) for i in range(start, stop)], schema=_SEGMENTED)
+
+
+def _row(i: int, size: int) -> dict[str, object]:
+    row = {"image_id": i, "uri": f"/in/{i}.png", "bytes": 100, "fetch_seconds": 0.25}
+    row |= {"decode_seconds": 0.25, "model_seconds": 0.25}
+    if i % 5 == 0:
+        return row | {"error_kind": "missing", "error": "there is no such file"}
+    classes = np.random.default_rng(i).integers(0, len(TABLE), (size, size), dtype=np.uint8)
+    sure = {"confidence": 0.5, "entropy": 0.25, "margin": 0.125}
+    return row | sure | {"height": size, "width": size, "classes": classes.tobytes()}
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Staging and output of a run, and the pieces of work on them."""
+
+    root: Store
+    layout: Layout = LAYOUT
+
+    @property
+    def staging(self) -> Store:
+        return self.root.child("_staging")
+
+    @property
+    def images(self) -> Store:
+        return self.root.child("images")
+
+    def write(self, chunk: int) -> Tally:
+        write = WriteRows(staging=self.staging, layout=self.layout, schema=SCHEMA)
+        return write(segmented(*self.layout.chunk_range(chunk)))
+
+    def write_chunks_of(self, file: int) -> list[Tally]:
+        return [self.write(chunk) for chunk in self.layout.chunks_of(file)]
+
+    def merge(self, file: int) -> Tally:
+        return merge_file(
+            file, layout=self.layout, staging=self.staging, images=self.images, schema=SCHEMA
+        )
+
+
+@pytest.fixture
+def folders(store: Store) -> Folders:
+    return Folders(store)
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Folders:
+    return Folders(Store.open(str(tmp_path)))
+
+
+def test_merge_file__has_the_rows_of_its_range_in_order(folders: Folders) -> None:
+    for file in range(LAYOUT.files):
+        folders.write_chunks_of(file)
+        folders.merge(file)
+    rows = rows_of(folders.root.uri, folders.root.options)
+    assert [row["image_id"] for row in rows] == list(range(23))
+    assert folders.images.names() == [LAYOUT.file_name(f) for f in range(LAYOUT.files)]
+    assert folders.staging.names() == []
+    for row in rows:
+        assert row["uri"] == f"/in/{row['image_id']}.png"
+        if row["image_id"] % 5:
+            check_mask(row, TABLE.fields)
+        else:
+            assert (row["status"], row["error_kind"], row["mask"]) == ("error", "missing", None)
+
+
+def test_merge_file__tally_is_the_sum_of_its_chunks(local: Folders) -> None:
+    chunks = local.write_chunks_of(0)
+    merged = local.merge(0)
+    assert (merged.images, merged.ok, merged.errors) == (9, 7, {"missing": 2})
+    for name in ("pixels", "images_with"):
+        for field in TABLE.fields:
+            assert getattr(merged, name)[field] == sum(getattr(c, name)[field] for c in chunks)
+    assert merged.pixels.total() == 7 * 64
+    assert merged.bytes_read == 900
+    assert merged.seconds["model"] == pytest.approx(9 * 0.25)
+    assert merged.seconds["write"] > sum(c.seconds["write"] for c in chunks)
+    file = Path(local.images.uri) / LAYOUT.file_name(0)
+    assert merged.bytes_written == file.stat().st_size
+
+
+def test_merge_file__twice_is_once(folders: Folders) -> None:
+    folders.write_chunks_of(1)
+    first = folders.merge(1)
+    before = folders.images.read_bytes(LAYOUT.file_name(1))
+    assert folders.merge(1) == first
+    assert folders.images.read_bytes(LAYOUT.file_name(1)) == before
+
+
+def test_merge_file__killed_while_it_removed_chunks(folders: Folders) -> None:
+    folders.write_chunks_of(1)
+    first = folders.merge(1)
+    folders.write(LAYOUT.chunks_of(1)[1])  # as if it had died before this one was gone
+    assert folders.merge(1) == first
+    assert folders.staging.names() == []
+
+
+def test_merge_file__killed_before_the_upload_ended(local: Folders) -> None:
+    local.write_chunks_of(0)
+    hidden = Path(local.images.uri) / ".0123.tmp"
+    hidden.parent.mkdir()
+    hidden.write_bytes(b"PAR1 half of a file")
+    local.merge(0)
+    assert local.images.names() == [LAYOUT.file_name(0)]
+
+
+def test_merge_file__a_chunk_is_missing(folders: Folders) -> None:
+    folders.write_chunks_of(0)
+    folders.staging.remove(LAYOUT.chunk_name(1))
+    with pytest.raises(StorageError, match=LAYOUT.chunk_name(1)) as caught:
+        folders.merge(0)
+    assert caught.value.kind == "missing"
+    assert folders.images.names() == []
+    assert len(folders.staging.names()) == 2, "what is done is kept"
+
+
+def test_merge_file__a_chunk_with_other_rows(local: Folders) -> None:
+    local.write_chunks_of(0)
+    local.write(3)
+    staging = Path(local.staging.uri)
+    (staging / LAYOUT.chunk_name(3)).replace(staging / LAYOUT.chunk_name(1))
+    with pytest.raises(AssertionError, match="has rows"):
+        local.merge(0)
+    assert local.images.names() == []
+
+
+def test_merge_file__a_chunk_that_is_short(local: Folders) -> None:
+    local.write_chunks_of(0)
+    name = LAYOUT.chunk_name(2)
+    path = Path(local.staging.uri) / name
+    table = pq.read_table(path)
+    tally = read_tally(local.staging, name).to_dict()
+    with pq.ParquetWriter(path, table.schema) as writer:
+        writer.write_table(table.slice(0, 2))
+        writer.add_key_value_metadata({"dinoidd.tally": json.dumps(tally)})
+    with pytest.raises(AssertionError, match="would end at row 8, not 9"):
+        local.merge(0)
+    assert local.images.names() == []
+
+
+def test_output_file__is_made_for_its_readers(tmp_path: Path) -> None:
+    layout = Layout(rows=150, rows_per_chunk=50, rows_per_file=150)
+    folders = Folders(Store.open(str(tmp_path)), layout)
+    folders.write_chunks_of(0)
+    folders.merge(0)
+    metadata = pq.read_metadata(tmp_path / "images" / layout.file_name(0))
+    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+    assert max(group.num_rows for group in groups) <= ROWS_PER_GROUP
+    columns = {c.path_in_schema: c for c in map(groups[0].column, range(groups[0].num_columns))}
+    assert columns["mask.bytes"].compression == "UNCOMPRESSED", "PNG is compressed already"
+    assert not columns["mask.bytes"].is_stats_set
+    assert columns["pixels.road"].compression == "ZSTD"
+    assert columns["pixels.road"].statistics.has_min_max, "a query skips row groups by these"
+    assert columns["status"].has_dictionary_page
+    schema = pq.read_schema(tmp_path / "images" / layout.file_name(0))
+    assert schema.metadata[b"dinoidd.run_id"] == b"run-1"
+    assert schema.equals(SCHEMA)

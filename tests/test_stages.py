@@ -1,0 +1,264 @@
+"""The three stages without Ray: one row an image, whatever the image is."""
+
+import pickle
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from images import BROKEN, GONE, GOOD, MAX_BYTES, MAX_PIXELS, SAMPLES, write_plain, write_samples
+from segment_runs import TABLE, Row, check_mask, save_model
+from small_models import drawn_model
+
+from dinoidd.checkpoint.file import load_checkpoint, save_checkpoint
+from dinoidd.data.image import decode_image
+from dinoidd.data.manifest import FOLDER, index_images
+from dinoidd.errors import ImageError, OutputError
+from dinoidd.inference.predictor import Predictor
+from dinoidd.inference.source import ModelSource
+from dinoidd.output.schema import images_schema
+from dinoidd.segment import stages
+from dinoidd.segment.chunk_file import read_tally
+from dinoidd.segment.layout import Layout
+from dinoidd.segment.stages import ReadImages, SegmentImages, WriteRows
+from dinoidd.segment.tally import Tally
+from dinoidd.storage import DEFAULT_OPTIONS, Store
+
+SIZE = 64
+NAMES = list(SAMPLES)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _threads() -> Iterator[None]:
+    """SegmentImages sets torch's threads for its process, which here is that of all tests."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_model(tmp_path_factory.mktemp("model") / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def segmenter(model_file: Path) -> SegmentImages:
+    return SegmentImages(ModelSource(checkpoint=str(model_file)), SIZE, 4, "cpu", 1)
+
+
+def reader(images: Path, folder: Path, rows_per_chunk: int = 1000) -> ReadImages:
+    """Index `images` into `folder`, and read them in chunks."""
+    output = Store.open(str(folder))
+    rows = index_images(str(images), output).rows
+    return ReadImages(
+        manifest=output.child(FOLDER),
+        layout=Layout(rows=rows, rows_per_chunk=rows_per_chunk, rows_per_file=rows_per_chunk),
+        image_size=SIZE,
+        threads=4,
+        max_pixels=MAX_PIXELS,
+        max_bytes=MAX_BYTES,
+        storage=DEFAULT_OPTIONS,
+    )
+
+
+def writer(read: ReadImages, folder: Path) -> WriteRows:
+    schema = images_schema(TABLE, run_id="run-1", fingerprint="f" * 64)
+    return WriteRows(staging=Store.open(str(folder)), layout=read.layout, schema=schema)
+
+
+@pytest.fixture(scope="module")
+def written(segmenter: SegmentImages, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every sample through all three stages: the file of their chunk."""
+    folder = tmp_path_factory.mktemp("stages")
+    read = reader(write_samples(folder / "in"), folder)
+    write = writer(read, folder / "staging")
+    write(segmenter(read(0)))
+    return folder / "staging" / read.layout.chunk_name(0)
+
+
+@pytest.fixture(scope="module")
+def rows(written: Path) -> dict[str, Row]:
+    listed = pq.read_table(written).to_pylist()
+    assert [row["image_id"] for row in listed] == list(range(len(NAMES)))
+    assert [Path(row["uri"]).name for row in listed] == NAMES
+    return dict(zip(NAMES, listed, strict=True))
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_stages__a_good_image(name: str, rows: dict[str, Row], model_file: Path) -> None:
+    row, sample = rows[name], GOOD[name]
+    assert (row["status"], row["error_kind"], row["error"]) == ("ok", None, None)
+    assert (row["height"], row["width"]) == sample.size
+    assert row["note"] == sample.note
+    mask = check_mask(row, TABLE.fields)
+    square = decode_image(sample.make(), max_pixels=MAX_PIXELS).resized((SIZE, SIZE))
+    predictor = Predictor(load_checkpoint(model_file)[0])
+    (expected,) = predictor.predict(square[None], [(row["height"], row["width"])])
+    assert np.mean(mask == expected.classes) > 0.995  # a batch may round other than one image
+    assert row["confidence"] == pytest.approx(expected.certainty.confidence, abs=1e-4)
+    assert row["entropy"] == pytest.approx(expected.certainty.entropy, abs=1e-4)
+    assert row["margin"] == pytest.approx(expected.certainty.margin, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", [*BROKEN, GONE])
+def test_stages__a_broken_image(name: str, rows: dict[str, Row]) -> None:
+    row, sample = rows[name], SAMPLES[name]
+    assert (row["status"], row["error_kind"]) == ("error", sample.kind)
+    assert sample.words in row["error"]
+    assert "\n" not in row["error"]
+    for column in ("height", "width", "pixels", "fraction", "confidence", "entropy", "margin"):
+        assert row[column] is None, column
+    assert row["mask"] is None
+    assert row["note"] is None
+
+
+def test_stages__masks_have_several_classes(rows: dict[str, Row]) -> None:
+    """Or the tests above would compare constants."""
+    seen = [sum(count > 0 for count in rows[name]["pixels"].values()) for name in GOOD]
+    assert sum(classes >= 2 for classes in seen) > len(GOOD) / 2
+
+
+def test_stages__the_schema_is_the_contract(written: Path) -> None:
+    fields = ["road", "traffic_light", "sky", "obs_str_bar_fallback", "car"]
+    expected = {
+        "image_id": pa.int64(),
+        "uri": pa.string(),
+        "status": pa.dictionary(pa.int32(), pa.string()),
+        "error_kind": pa.string(),
+        "error": pa.string(),
+        "note": pa.string(),
+        "height": pa.int32(),
+        "width": pa.int32(),
+        "mask": pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
+        "pixels": pa.struct([(f, pa.int64()) for f in fields]),
+        "fraction": pa.struct([(f, pa.float32()) for f in fields]),
+        "confidence": pa.float32(),
+        "entropy": pa.float32(),
+        "margin": pa.float32(),
+    }
+    schema = pq.read_schema(written)
+    assert {f.name: f.type for f in schema} == expected
+    assert [f.name for f in schema if not f.nullable] == ["image_id", "uri", "status"]
+    assert schema.metadata[b"dinoidd.run_id"] == b"run-1"
+    assert schema.metadata[b"dinoidd.model_fingerprint"] == b"f" * 64
+    assert b'"mask": {"_type": "Image"}' in schema.metadata[b"huggingface"]
+
+
+def test_stages__the_tally_agrees_with_the_rows(written: Path, rows: dict[str, Row]) -> None:
+    tally = read_tally(Store.open(str(written.parent)), written.name)
+    assert (tally.images, tally.ok) == (len(SAMPLES), len(GOOD))
+    assert tally.errors == {
+        kind: sum(s.kind == kind for s in SAMPLES.values())
+        for kind in {s.kind for s in SAMPLES.values() if s.kind}
+    }
+    for field in TABLE.fields:
+        counts = [rows[name]["pixels"][field] for name in GOOD]
+        assert tally.pixels[field] == sum(counts)
+        assert tally.images_with[field] == sum(count > 0 for count in counts)
+    unread = ("empty.jpg", "heavy.bmp", GONE)
+    assert tally.bytes_read == sum(
+        len(s.make()) for name, s in SAMPLES.items() if name not in unread
+    )
+    assert all(seconds > 0 for seconds in tally.seconds.values())
+
+
+def test_read_images__sends_small_integers_only(tmp_path: Path) -> None:
+    table = reader(write_samples(tmp_path / "in"), tmp_path)(0)
+    assert table.schema.field("image").type == pa.large_binary()
+    for name, image in zip(NAMES, table["image"].to_pylist(), strict=True):
+        assert (image is None) if name not in GOOD else len(image) == SIZE * SIZE * 3
+
+
+def test_read_images__each_chunk_its_own_rows(tmp_path: Path) -> None:
+    read = reader(write_plain(tmp_path / "in", 10), tmp_path, rows_per_chunk=4)
+    ids = [read(chunk)["image_id"].to_pylist() for chunk in range(read.layout.chunks)]
+    assert ids == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+
+
+def test_read_images__a_decoder_that_fails_unforeseen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def overflow(data: bytes, *, max_pixels: int) -> None:
+        raise OverflowError("too large for a C ssize_t")
+
+    read = reader(write_plain(tmp_path / "in", 2), tmp_path)
+    monkeypatch.setattr(stages, "decode_image", overflow)
+    table = read(0)
+    assert table["error_kind"].to_pylist() == ["crashed"] * 2
+    assert "OverflowError" in table["error"][0].as_py()
+
+
+def test_read_images__a_lost_manifest_is_no_image_error(tmp_path: Path) -> None:
+    """It concerns the run, so it must not become rows."""
+    read = reader(write_plain(tmp_path / "in", 2), tmp_path)
+    beyond = replace(read, layout=replace(read.layout, rows=5))
+    with pytest.raises(OutputError, match="has no rows 0 to 5"):
+        beyond(0)
+
+
+def test_segment_images__the_batch_size_changes_nothing(
+    segmenter: SegmentImages, model_file: Path, tmp_path: Path
+) -> None:
+    chunk = reader(write_plain(tmp_path / "in", 9), tmp_path)(0)
+    single = SegmentImages(ModelSource(checkpoint=str(model_file)), SIZE, 1, "cpu", 1)
+    together, alone = segmenter(chunk), single(chunk)
+    for one, other in zip(together["classes"], alone["classes"], strict=True):
+        a, b = (np.frombuffer(x.as_py(), np.uint8) for x in (one, other))
+        assert np.mean(a == b) > 0.995
+    assert np.allclose(together["confidence"], alone["confidence"], atol=1e-4)
+
+
+def test_stages__a_chunk_of_errors_alone(segmenter: SegmentImages, tmp_path: Path) -> None:
+    read = reader(write_samples(tmp_path / "in", BROKEN), tmp_path)
+    write = writer(read, tmp_path / "staging")
+    tally = write(segmenter(read(0)))
+    assert (tally.images, tally.ok) == (len(BROKEN), 0)
+    table = pq.read_table(tmp_path / "staging" / read.layout.chunk_name(0))
+    assert table["status"].to_pylist() == ["error"] * len(BROKEN)
+    assert table.schema.equals(write.schema)
+
+
+def test_stages__a_model_that_is_not_finite(tmp_path: Path) -> None:
+    model = drawn_model()
+    model.query_decoder.classifier.weight.data.fill_(float("nan"))
+    save_checkpoint(model, TABLE, tmp_path / "nan.safetensors")
+    source = ModelSource(checkpoint=str(tmp_path / "nan.safetensors"))
+    read = reader(write_plain(tmp_path / "in", 3), tmp_path)
+    segmented = SegmentImages(source, SIZE, 2, "cpu", 1)(read(0))
+    tally = writer(read, tmp_path / "staging")(segmented)
+    assert tally.errors == {"not_finite": 3}
+    table = pq.read_table(tmp_path / "staging" / read.layout.chunk_name(0))
+    assert table["mask"].null_count == table["confidence"].null_count == 3
+    assert "--dtype float32" in table["error"][0].as_py()
+    assert table["height"].to_pylist() == [32, 32, 32]  # that much is known
+
+
+def test_write_rows__other_rows_are_refused(segmenter: SegmentImages, tmp_path: Path) -> None:
+    read = reader(write_plain(tmp_path / "in", 6), tmp_path, rows_per_chunk=3)
+    write = writer(read, tmp_path / "staging")
+    segmented = segmenter(read(0))
+    for wrong in (segmented.slice(0, 2), segmented.slice(1), segmented.take([0, 2, 1])):
+        with pytest.raises(AssertionError, match="came with rows"):
+            write(wrong)
+    assert write.staging.names() == []
+
+
+def test_write_rows__again_replaces_by_the_same(segmenter: SegmentImages, tmp_path: Path) -> None:
+    read = reader(write_samples(tmp_path / "in"), tmp_path)
+    write = writer(read, tmp_path / "staging")
+    tables = []
+    for _ in range(2):
+        tally = write(segmenter(read(0)))
+        assert isinstance(tally, Tally)
+        tables.append(pq.read_table(tmp_path / "staging" / read.layout.chunk_name(0)))
+    assert tables[0].equals(tables[1])
+    assert write.staging.names() == [read.layout.chunk_name(0)]
+
+
+def test_image_error__survives_a_process_boundary() -> None:
+    error = pickle.loads(pickle.dumps(ImageError("truncated", "it ends early")))
+    assert (error.kind, str(error)) == ("truncated", "it ends early")
