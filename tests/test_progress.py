@@ -107,14 +107,16 @@ def test_pace__start_up_is_told_apart(clock: Clock) -> None:
         run.add(8)
     seen = run.to_dict()
     assert (seen["images"], seen["seconds"], seen["startup_seconds"]) == (40, 38, 30)
-    assert seen["images_per_second"] == pytest.approx(32 / 8)
+    assert seen["steady_images_per_second"] == pytest.approx(32 / 8)
+    assert seen["images_per_second"] == pytest.approx(40 / 38)
 
 
-def test_pace__one_piece_is_all_start_up(clock: Clock) -> None:
+def test_pace__one_piece_has_no_steady_rate(clock: Clock) -> None:
     run = Pace()
     clock.now += 20
     run.add(8)
     assert run.to_dict()["images_per_second"] == pytest.approx(8 / 20)
+    assert run.to_dict()["steady_images_per_second"] is None
 
 
 def test_pace__nothing_done(clock: Clock) -> None:
@@ -125,6 +127,7 @@ def test_pace__nothing_done(clock: Clock) -> None:
         "seconds": 2,
         "startup_seconds": 0,
         "images_per_second": 0,
+        "steady_images_per_second": None,
     }
 
 

@@ -61,7 +61,7 @@ def measure_pipeline(config: SegmentConfig, *, device: str, threads: int) -> Pip
         images=stages.layout.rows,
         model_alone=model_alone,
         plain_loop=plain_loop,
-        pipeline=summary["session"]["images_per_second"],
+        pipeline=summary["session"]["steady_images_per_second"],
         startup_seconds=summary["session"]["startup_seconds"],
         stage_seconds=summary["stage_seconds"],
     )

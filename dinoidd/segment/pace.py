@@ -5,8 +5,11 @@ from typing import Any
 
 
 class Pace:
-    """Counts images from now on. Start-up ends with the first finished piece of work: starting
-    processes and loading the model would make a short run look slow."""
+    """Counts images from now on, in pieces of work.
+
+    Starting processes and loading the model make a short run look slow, so the rate after the first
+    finished piece is told beside the rate of everything.
+    """
 
     def __init__(self) -> None:
         self._started = time.monotonic()
@@ -20,18 +23,16 @@ class Pace:
         self._images += images
 
     def to_dict(self) -> dict[str, Any]:
-        """Images, seconds, and the rate after start-up (of everything, if it was one piece)."""
+        """Images, seconds, and rates; the steady rate is None for a single piece."""
         seconds = max(time.monotonic() - self._started, 1e-9)
-        startup = self._first_at - self._started
         after = self._images - self._first
-        rate = (
-            after / max(self._last_at - self._first_at, 1e-9) if after else self._images / seconds
-        )
+        steady = after / max(self._last_at - self._first_at, 1e-9)
         return {
             "images": self._images,
             "seconds": seconds,
-            "startup_seconds": startup,
-            "images_per_second": rate,
+            "startup_seconds": self._first_at - self._started,
+            "images_per_second": self._images / seconds,
+            "steady_images_per_second": steady if after else None,
         }
 
 

@@ -40,9 +40,9 @@ def format_summary(summary: dict[str, Any]) -> str:
     lines = [
         f"images   {summary['images']:,} ({summary['ok']:,} ok, "
         f"{summary['images'] - summary['ok']:,} errors)",
-        f"session  {session['images']:,} images in {duration(session['seconds'])}, of which "
-        f"{duration(session['startup_seconds'])} were start-up; "
-        f"then {session['images_per_second']:.1f} images/s",
+        f"session  {session['images']:,} images in {duration(session['seconds'])} "
+        f"({session['images_per_second']:.1f} images/s), the first rows after "
+        f"{duration(session['startup_seconds'])}",
     ]
     if summary["errors"]:
         kinds = ", ".join(f"{kind} {count:,}" for kind, count in summary["errors"].items())
