@@ -1,3 +1,25 @@
-"""dinoidd: DINOv3 segmentation of street images, from a bucket to Parquet, on Ray."""
+"""dinoidd: DINOv3 segmentation of street images, from a bucket to Parquet, on Ray.
+
+`from dinoidd import Segmenter` segments images in Python. It is imported when it is asked for, so that
+`dinoidd.models` needs nothing but torch.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dinoidd.segmenter import Segmenter
 
 __version__ = "0.1.0"
+__all__ = ["Segmenter", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Segmenter":
+        from dinoidd.segmenter import Segmenter
+
+        return Segmenter
+    raise AttributeError(f"module 'dinoidd' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

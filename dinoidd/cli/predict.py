@@ -1,0 +1,110 @@
+"""`dinoidd predict IMAGE... --output DIR`: a folder of pictures and statistics for each image."""
+
+import argparse
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from dinoidd.cli.options import add_storage_options, storage_options
+from dinoidd.errors import ConfigError
+
+if TYPE_CHECKING:
+    from dinoidd.segmenter import Segmenter
+
+EPILOG = """\
+For street.jpg it writes DIR/street_segmentation/ with original.png, segmentation_raw.npy (class ids,
+uint8), segmentation_colored.png, comparison.png and class_statistics.txt. Images of a folder keep the
+folders below it; a second image with the same name gets digits in its name. Meant for images to be looked
+at: `dinoidd segment` is for buckets. Exit status: 0, or 1 where an image could not be segmented.
+
+examples:
+  dinoidd predict street.jpg --checkpoint model.safetensors --output pictures
+  dinoidd predict frames/ "s3://bucket/day-*/*.jpg" --checkpoint model.safetensors --output pictures
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = EPILOG
+    parser.add_argument(
+        "images",
+        metavar="IMAGE",
+        nargs="+",
+        help="a file, a folder, a glob, a list, or a URL of these",
+    )
+    parser.add_argument("--output", metavar="DIR", required=True, help="a local folder")
+    model = parser.add_mutually_exclusive_group(required=True)
+    model.add_argument("--checkpoint", metavar="FILE", help="path or URL of a converted checkpoint")
+    model.add_argument("--preset", metavar="NAME", help="a preset with random weights, for a trial")
+    parser.add_argument("--classes", default="idd", help="class table of a preset (idd)")
+    parser.add_argument("--seed", type=int, default=0, help="of a preset's random weights (0)")
+    parser.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto")
+    parser.add_argument(
+        "--dtype",
+        choices=("auto", "float32", "bfloat16"),
+        default="auto",
+        help="(auto: bfloat16 on GPUs)",
+    )
+    for option, default, text in (
+        ("--image-size", None, "pixels of the model's square (the model's own)"),
+        ("--batch-size", 8, "images a forward (8)"),
+        ("--max-pixels", 100_000_000, "larger images are refused (100,000,000)"),
+    ):
+        parser.add_argument(option, type=int, metavar="N", default=default, help=text)
+    add_storage_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from dinoidd.cli.data.progress import Progress
+    from dinoidd.prediction.run import list_arguments, predict_images
+    from dinoidd.storage import shown
+
+    if "://" in args.output:
+        raise ConfigError(
+            f"--output {args.output}: predict writes local folders; `dinoidd segment` writes to buckets"
+        )
+    output = Path(args.output).expanduser()
+    images, left_out = list_arguments(args.images, output, storage_options(args))
+    segmenter = _segmenter(args)
+    errors: Counter[str] = Counter()
+    with Progress(len(images), "segmented", "images") as progress:
+        if left_out:
+            progress.say(f"left out {left_out:,} images inside {output}")
+        for done, outcome in enumerate(predict_images(segmenter, images, output), 1):
+            if outcome.error_kind is not None:
+                errors[outcome.error_kind] += 1
+                progress.say(f"{shown(outcome.uri)}: {outcome.error_kind}: {outcome.error}")
+            progress(done)
+    print(_summary(len(images), errors, output))
+    if args.preset:
+        print("the weights are random: the masks show that it runs, and mean nothing")
+    return 1 if errors else 0
+
+
+def _segmenter(args: argparse.Namespace) -> "Segmenter":
+    from dinoidd.inference.source import ModelSource
+    from dinoidd.segmenter import Segmenter, pick_dtype
+
+    source = ModelSource(
+        checkpoint=args.checkpoint,
+        preset=args.preset,
+        classes=args.classes,
+        dtype=pick_dtype(args.dtype, args.device),
+        seed=args.seed,
+        storage=storage_options(args),
+    )
+    return Segmenter(
+        source,
+        device=args.device,
+        image_size=args.image_size,
+        batch_size=args.batch_size,
+        max_pixels=args.max_pixels,
+    )
+
+
+def _summary(images: int, errors: Counter[str], output: object) -> str:
+    failed = errors.total()
+    text = f"{images - failed:,} of {images:,} images segmented into {output}"
+    kinds = ", ".join(f"{kind} {count:,}" for kind, count in errors.most_common())
+    return f"{text}; {failed:,} could not be ({kinds})" if failed else text

@@ -1,0 +1,1 @@
+"""Single images: read from anywhere, segmented, drawn, and written as a folder each."""

@@ -1,0 +1,229 @@
+"""The Python API: load a model once, then segment images, one by one or in lists."""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, overload
+
+import numpy as np
+import torch
+
+from dinoidd.ahead import batches
+from dinoidd.classes import ClassTable
+from dinoidd.config import SegmentConfig
+from dinoidd.errors import ConfigError, DinoiddError, ImageError
+from dinoidd.inference.predictor import Prediction, Predictor, pick_device
+from dinoidd.inference.source import ModelSource
+from dinoidd.prediction.inputs import ImageLike, InputImage, read_image
+from dinoidd.prediction.probabilities import predict_with_probabilities
+from dinoidd.prediction.segmentation import Segmentation
+from dinoidd.storage import ObjectReader, StorageOptions
+
+ImageList = (
+    list[Any] | tuple[Any, ...]
+)  # of ImageLike; Any, since a list[str] is no list[ImageLike]
+
+
+class Segmenter:
+    """A model that is ready to segment images.
+
+    >>> segmenter = Segmenter.load("model.safetensors")
+    >>> result = segmenter.predict("street.jpg")
+    >>> result.classes.shape, result.statistics[0].name
+    ((1080, 1920), 'road')
+
+    Masks are those that `dinoidd segment` writes for the same image, checkpoint and settings.
+    """
+
+    def __init__(
+        self,
+        source: ModelSource,
+        *,
+        device: str = "auto",
+        image_size: int | None = None,
+        batch_size: int = 8,
+        max_pixels: int = SegmentConfig.max_pixels,
+    ) -> None:
+        """Load the model of `source`; `Segmenter.load` and `Segmenter.random` are shorter.
+
+        Args:
+            device: "auto" (the GPU where there is one), "cpu", "cuda", "cuda:1", ...
+            image_size: side of the square that the model sees, a multiple of 32; None: its own.
+            batch_size: images a forward, of a list.
+            max_pixels: larger images are refused before they are decoded.
+
+        Raises:
+            ConfigError, CheckpointError, StorageError: in one sentence.
+        """
+        description = source.describe()
+        self.class_table: ClassTable = description.table
+        self.device = usable_device(device)
+        self.image_size = description.config.image_size if image_size is None else image_size
+        if self.image_size < 32 or self.image_size % 32:
+            raise ConfigError(f"image size {image_size}: a positive multiple of 32 is needed")
+        if batch_size < 1:
+            raise ConfigError(f"batch size {batch_size}: at least 1 is needed")
+        self.batch_size, self.max_pixels = batch_size, max_pixels
+        self._reader = ObjectReader(source.storage)
+        self._predictor = Predictor(source.load(), self.device)
+
+    @classmethod
+    def load(
+        cls,
+        checkpoint: str | os.PathLike[str],
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        image_size: int | None = None,
+        batch_size: int = 8,
+        endpoint_url: str | None = None,
+    ) -> "Segmenter":
+        """The model of a file that `dinoidd convert` wrote; a URL is downloaded once a machine.
+
+        Args:
+            dtype: "float32", "bfloat16", or "auto": bfloat16 on GPUs, float32 on CPUs.
+            endpoint_url: an S3 server other than AWS.
+        """
+        source = ModelSource(
+            checkpoint=os.fspath(checkpoint),
+            dtype=pick_dtype(dtype, device),
+            storage=StorageOptions(endpoint_url=endpoint_url),
+        )
+        return cls(source, device=device, image_size=image_size, batch_size=batch_size)
+
+    @classmethod
+    def random(
+        cls,
+        preset: str = "tiny",
+        *,
+        classes: str = "idd",
+        seed: int = 0,
+        device: str = "auto",
+        dtype: str = "auto",
+        image_size: int | None = None,
+        batch_size: int = 8,
+    ) -> "Segmenter":
+        """A preset with random weights, for a trial: its masks mean nothing."""
+        dtype = pick_dtype(dtype, device)
+        source = ModelSource(preset=preset, classes=classes, seed=seed, dtype=dtype)
+        return cls(source, device=device, image_size=image_size, batch_size=batch_size)
+
+    @overload
+    def predict(self, image: ImageLike, *, probabilities: bool = False) -> Segmentation: ...
+
+    @overload
+    def predict(self, image: ImageList, *, probabilities: bool = False) -> list[Segmentation]: ...
+
+    def predict(
+        self, image: ImageLike | ImageList, *, probabilities: bool = False
+    ) -> Segmentation | list[Segmentation]:
+        """Segment an image, or a list of them in batches.
+
+        Args:
+            image: path or URL, bytes, a Pillow image, uint8 [H, W, 3] RGB, or a list of these.
+            probabilities: keep float32 [K, H, W] at the image's size, which sum to 1 over classes:
+                Mask2Former's class scores over their sum. 26 classes at 1080p are 216 MB an image.
+
+        Raises:
+            StorageError: an image cannot be read.
+            ImageError: it is no image, a damaged one, too large, or the model's output is not a number.
+        """
+        if isinstance(image, list | tuple):
+            return list(self.predict_each(image, probabilities=probabilities))
+        return self._results([self.read(image)], probabilities)[0]
+
+    def predict_each(
+        self, images: Iterable[ImageLike], *, probabilities: bool = False
+    ) -> Iterator[Segmentation]:
+        """As `predict` of a list, one after another: a batch is in memory, never all."""
+        for batch in batches(enumerate(images), self.batch_size):
+            yield from self._results([self._read_item(*item) for item in batch], probabilities)
+
+    def read(self, image: ImageLike) -> InputImage:
+        """Read and decode an image for `segment`; from any thread. Raises as `predict`."""
+        return read_image(image, self._reader, self.max_pixels)
+
+    def segment(
+        self, images: Sequence[InputImage], *, probabilities: bool = False
+    ) -> list[Segmentation | ImageError]:
+        """One batch, at most; an image that the model cannot answer for has an error in its place."""
+        if not images:
+            return []
+        square = (self.image_size, self.image_size)
+        pixels_BHW3 = np.stack([image.decoded.resized(square) for image in images])
+        sizes = [image.decoded.size for image in images]
+        try:
+            if probabilities:
+                answers = predict_with_probabilities(self._predictor, pixels_BHW3, sizes)
+                return [
+                    _result(self.class_table, i, *a) for i, a in zip(images, answers, strict=True)
+                ]
+            predictions = self._predictor.predict(pixels_BHW3, sizes)
+        except torch.OutOfMemoryError as error:
+            side = self.image_size
+            raise ConfigError(
+                f"{len(images)} images of {side} x {side} do not fit into the GPU's memory: lower the "
+                "batch size or the image size"
+            ) from error
+        return [_result(self.class_table, i, p) for i, p in zip(images, predictions, strict=True)]
+
+    def _read_item(self, index: int, image: ImageLike) -> InputImage:
+        try:
+            return self.read(image)
+        except ImageError as error:
+            where = image if isinstance(image, str | os.PathLike) else f"image {index} of the list"
+            raise ImageError(error.kind, f"{where}: {error}") from error
+
+    def _results(self, images: list[InputImage], probabilities: bool) -> list[Segmentation]:
+        results = []
+        for result in self.segment(images, probabilities=probabilities):
+            if isinstance(result, DinoiddError):
+                raise result
+            results.append(result)
+        return results
+
+
+def _result(
+    table: ClassTable,
+    image: InputImage,
+    prediction: Prediction,
+    probabilities_KHW: np.ndarray | None = None,
+) -> Segmentation | ImageError:
+    certainty = prediction.certainty
+    if not np.isfinite([certainty.confidence, certainty.entropy, certainty.margin]).all():
+        return ImageError(
+            "not_finite",
+            f"{image.name}: the model's output is not a number: use dtype float32, or check the "
+            "checkpoint",
+        )
+    return Segmentation(
+        name=image.name,
+        uri=image.uri,
+        image=image.decoded.image,
+        note=image.decoded.note,
+        classes=prediction.classes,
+        class_table=table,
+        confidence=certainty.confidence,
+        entropy=certainty.entropy,
+        margin=certainty.margin,
+        probabilities=probabilities_KHW,
+    )
+
+
+def usable_device(name: str) -> str:
+    """The device of that name. Raises ConfigError where torch cannot use it."""
+    device = pick_device(name)
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"device '{name}' cannot be used here ({reason}): choose auto or cpu"
+        ) from error
+    return device
+
+
+def pick_dtype(name: str, device: str) -> str:
+    """`float32` or `bfloat16`; `auto` is bfloat16 on GPUs, as `dinoidd segment` has it."""
+    if name != "auto":
+        return name
+    return "bfloat16" if pick_device(device).startswith("cuda") else "float32"
