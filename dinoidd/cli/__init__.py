@@ -11,11 +11,16 @@ from dinoidd.errors import DinoiddError
 # In the order of a user's day. The modules import heavy packages inside run(), so --help is instant.
 COMMANDS = {
     "segment": "segment a folder or bucket of images into Parquet",
+    "predict": "segment single images into a folder of pictures each",
     "index": "list the images of a folder or bucket into a manifest",
     "query": "ask a finished run with SQL",
     "show": "draw images beside their masks",
+    "report": "one web page about a run: figures, charts, pictures",
+    "export": "masks as PNG folders, COCO, Cityscapes, Hugging Face or FiftyOne",
+    "evaluate": "compare predictions with ground truth, and runs with each other",
+    "diff": "compare two runs over the same images, pixel by pixel",
     "verify": "prove that a run has exactly one row an image",
-    "data": "make data sets: generate street scenes",
+    "data": "data sets: generate street scenes, draw label images, inspect",
     "model": "describe a model: parameters and cost",
     "convert": "turn published checkpoints into one safetensors file",
     "parity": "compare the model with a reference's recorded outputs",
@@ -43,7 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def build_parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
     """The whole parser; only the command that `argv` names is imported."""
     parser = argparse.ArgumentParser(
-        prog="dinoidd", description="DINOv3 segmentation of street images, from a bucket to Parquet."
+        prog="dinoidd",
+        description="DINOv3 segmentation of street images, from a bucket to Parquet.",
     )
     parser.add_argument("--version", action="version", version=f"dinoidd {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
