@@ -12,8 +12,9 @@ from segment_runs import TABLE, check_mask, rows_of
 
 from dinoidd.errors import StorageError
 from dinoidd.output.schema import ROWS_PER_GROUP, images_schema
-from dinoidd.segment.chunk_file import read_tally
+from dinoidd.segment.chunk_file import read_footer
 from dinoidd.segment.layout import Layout
+from dinoidd.segment.merging import finished_files
 from dinoidd.segment.output_file import merge_file
 from dinoidd.segment.stages import _SEGMENTED, WriteRows
 from dinoidd.segment.tally import Tally
@@ -60,10 +61,11 @@ class Folders:
     def write_chunks_of(self, file: int) -> list[Tally]:
         return [self.write(chunk) for chunk in self.layout.chunks_of(file)]
 
-    def merge(self, file: int) -> Tally:
-        return merge_file(
-            file, layout=self.layout, staging=self.staging, images=self.images, schema=SCHEMA
+    def merge(self, file: int, schema: pa.Schema = SCHEMA) -> Tally:
+        merge_file(
+            file, layout=self.layout, staging=self.staging, images=self.images, schema=schema
         )
+        return read_footer(self.images, self.layout.file_name(file))[1]
 
 
 @pytest.fixture
@@ -115,6 +117,17 @@ def test_merge_file__twice_is_once(folders: Folders) -> None:
     assert folders.images.read_bytes(LAYOUT.file_name(1)) == before
 
 
+def test_merge_file__replaces_a_file_of_another_run(folders: Folders) -> None:
+    other = images_schema(TABLE, run_id="run-0", fingerprint="e" * 64)
+    folders.write_chunks_of(1)
+    folders.merge(1, other)
+    assert finished_files(LAYOUT, folders.images, "run-1") == {}
+    folders.write_chunks_of(1)
+    tally = folders.merge(1)
+    assert finished_files(LAYOUT, folders.images, "run-1") == {1: tally}
+    assert finished_files(LAYOUT, folders.images, "run-0") == {}
+
+
 def test_merge_file__killed_while_it_removed_chunks(folders: Folders) -> None:
     folders.write_chunks_of(1)
     first = folders.merge(1)
@@ -157,7 +170,7 @@ def test_merge_file__a_chunk_that_is_short(local: Folders) -> None:
     name = LAYOUT.chunk_name(2)
     path = Path(local.staging.uri) / name
     table = pq.read_table(path)
-    tally = read_tally(local.staging, name).to_dict()
+    tally = read_footer(local.staging, name)[1].to_dict()
     with pq.ParquetWriter(path, table.schema) as writer:
         writer.write_table(table.slice(0, 2))
         writer.add_key_value_metadata({"dinoidd.tally": json.dumps(tally)})

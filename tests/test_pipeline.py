@@ -43,6 +43,7 @@ def pieces(folder: Path) -> tuple[ReadImages, WriteRows]:
     manifest, staging = Store.open(str(folder / FOLDER)), Store.open(str(folder / "_staging"))
     read = ReadImages(
         manifest=manifest,
+        manifest_sha256="",
         layout=layout,
         image_size=64,
         threads=2,

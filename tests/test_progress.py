@@ -62,17 +62,22 @@ def test_duration(seconds: float, text: str) -> None:
 
 def test_line__counts_rate_and_time_left(clock: Clock) -> None:
     bar = Progress(10_000, 0, interactive=False)
-    clock.now += 60
-    bar.add(done(1_200, failed=3))
-    assert bar.line() == "1,200 of 10,000 images (12.0%), 20.0 images/s, 3 errors, 7m20s left"
+    clock.now += 60  # the model loads
+    bar.add(done(200))
+    assert bar.line() == "200 of 10,000 images (2.0%), 0 errors"
+    clock.now += 50
+    bar.add(done(1_000, failed=3))
+    assert bar.line() == "1,200 of 10,000 images (12.0%), 3 errors, 20.0 images/s, 7m20s left"
 
 
 def test_line__rows_of_earlier_sessions_are_done_but_not_fast(clock: Clock) -> None:
     bar = Progress(10_000, 8_000, interactive=False)
     clock.now += 10
-    assert bar.line() == "8,000 of 10,000 images (80.0%), 0.0 images/s, 0 errors, unknown time left"
+    assert bar.line() == "8,000 of 10,000 images (80.0%), 0 errors"
     bar.add(done(100))
-    assert bar.line() == "8,100 of 10,000 images (81.0%), 10.0 images/s, 0 errors, 3m10s left"
+    clock.now += 10
+    bar.add(done(100))
+    assert bar.line() == "8,200 of 10,000 images (82.0%), 0 errors, 10.0 images/s, 3m00s left"
 
 
 def test_progress__a_log_line_now_and_then(clock: Clock, logged: pytest.LogCaptureFixture) -> None:
@@ -141,7 +146,7 @@ def tally_of_a_run() -> Tally:
 
 
 def test_summary__figures(clock: Clock) -> None:
-    summary = summarise(tally_of_a_run(), TABLE, Pace())
+    summary = summarise(tally_of_a_run(), tally_of_a_run().seconds, TABLE, Pace())
     assert summary["error_rate"] == pytest.approx(0.3)
     assert list(summary["errors"]) == ["truncated", "empty"]
     largest = summary["largest_classes"]
@@ -151,7 +156,7 @@ def test_summary__figures(clock: Clock) -> None:
 
 
 def test_summary__as_text(clock: Clock) -> None:
-    text = format_summary(summarise(tally_of_a_run(), TABLE, Pace()))
+    text = format_summary(summarise(tally_of_a_run(), tally_of_a_run().seconds, TABLE, Pace()))
     assert "images   10 (7 ok, 3 errors)" in text
     assert "errors   truncated 2, empty 1" in text
     assert "2.5 MB read, 999 B written" in text
@@ -162,4 +167,6 @@ def test_summary__as_text(clock: Clock) -> None:
 def test_summary__of_a_run_without_a_good_image(clock: Clock) -> None:
     tally = Tally(images=2)
     tally.errors["missing"] = 2
-    assert "images   2 (0 ok, 2 errors)" in format_summary(summarise(tally, TABLE, Pace()))
+    assert "images   2 (0 ok, 2 errors)" in format_summary(
+        summarise(tally, tally.seconds, TABLE, Pace())
+    )

@@ -11,12 +11,18 @@ from segment_runs import TABLE, save_model
 
 from dinoidd import __version__
 from dinoidd.config import SegmentConfig
-from dinoidd.data.manifest import FOLDER, read_manifest_info
+from dinoidd.data.manifest import FOLDER, ManifestInfo, read_manifest_info
 from dinoidd.errors import InputError, OutputError
 from dinoidd.inference.source import ModelDescription, ModelSource
 from dinoidd.segment import run_record
 from dinoidd.segment.layout import Layout
-from dinoidd.segment.preparation import make_record, prepare_manifest, run_identity
+from dinoidd.segment.preparation import (
+    check_ownership,
+    clear,
+    make_record,
+    prepare_manifest,
+    run_identity,
+)
 from dinoidd.segment.run_record import (
     NAME,
     SUCCESS,
@@ -156,6 +162,14 @@ def prepared(folder: Path, **changes: object) -> SegmentConfig:
     return SegmentConfig(**(options | changes))  # type: ignore[arg-type]
 
 
+def prepare(config: SegmentConfig, output: Store) -> ManifestInfo:
+    """What a job does with its output before anything else."""
+    check_ownership(output)
+    if config.restart:
+        clear(config, output, output.options)
+    return prepare_manifest(config, output, output.options)
+
+
 def test_prepare_manifest__once(tmp_path: Path) -> None:
     write_plain(tmp_path / "in", 3)
     config = prepared(tmp_path)
@@ -177,8 +191,8 @@ def test_prepare_manifest__of_another_input(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("restart", [False, True])
-@pytest.mark.parametrize("place", ["images", "images/2024/08"])
-def test_prepare_manifest__refuses_somebody_elses_images(
+@pytest.mark.parametrize("place", ["images", "images/2024/08", "manifest"])
+def test_check_ownership__refuses_somebody_elses_files(
     new_store, place: str, restart: bool, tmp_path: Path
 ) -> None:
     """Above all with --restart, which would remove them."""
@@ -186,9 +200,16 @@ def test_prepare_manifest__refuses_somebody_elses_images(
     output = new_store()
     output.child(place).write_bytes("holiday.jpg", b"precious")
     config = prepared(tmp_path, output=output.uri, restart=restart)
-    with pytest.raises(OutputError, match="so it is not a run of dinoidd"):
-        prepare_manifest(config, output, output.options)
+    with pytest.raises(OutputError, match=f"is not a run of dinoidd, it holds {place}/holiday.jpg"):
+        prepare(config, output)
     assert output.child(place).read_bytes("holiday.jpg") == b"precious"
+
+
+def test_check_ownership__refuses_somebody_elses_record(tmp_path: Path) -> None:
+    output = Store.open(str(tmp_path))
+    output.write_bytes(NAME, b'{"tool": "another"}')
+    with pytest.raises(OutputError, match=r"run\.json is not a record of dinoidd"):
+        check_ownership(output)
 
 
 def finished_run(folder: Path) -> tuple[SegmentConfig, Store]:
@@ -206,7 +227,7 @@ def finished_run(folder: Path) -> tuple[SegmentConfig, Store]:
 def test_restart__throws_the_results_away(tmp_path: Path) -> None:
     config, output = finished_run(tmp_path)
     write_plain(tmp_path / "in", 1, first=7)
-    manifest = prepare_manifest(replace(config, restart=True), output, DEFAULT_OPTIONS)
+    manifest = prepare(replace(config, restart=True), output)
     assert manifest.rows == 4
     assert output.child("images").names() == []
     assert not output.exists(NAME)
@@ -217,7 +238,7 @@ def test_restart__keeps_everything_if_the_input_is_wrong(tmp_path: Path) -> None
     config, output = finished_run(tmp_path)
     wrong = replace(config, input=str(tmp_path / "typo"), restart=True)
     with pytest.raises(InputError, match="typo"):
-        prepare_manifest(wrong, output, DEFAULT_OPTIONS)
+        prepare(wrong, output)
     assert output.exists(SUCCESS)
     assert read_manifest_info(output.child(FOLDER)) is not None
     assert len(output.child("images").names()) == 1
@@ -235,7 +256,7 @@ def test_restart__interrupted_can_be_restarted(
     with monkeypatch.context() as patched:
         patched.setattr(Store, "remove_all", die)
         with pytest.raises(KeyboardInterrupt):
-            prepare_manifest(restart, output, DEFAULT_OPTIONS)
+            prepare(restart, output)
     assert not output.exists(SUCCESS)
-    assert prepare_manifest(restart, output, DEFAULT_OPTIONS).rows == 3
+    assert prepare(restart, output).rows == 3
     assert output.child("images").names() == []

@@ -286,7 +286,7 @@ def stop_after(chunks: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def done_ids(out: Path) -> list[int]:
     """Rows that staging and images hold, told by the names of the files."""
-    files = [*(out / "_staging").glob("chunk-*"), *(out / "images").glob("part-*")]
+    files = [*(out / "_staging").glob("*/chunk-*"), *(out / "images").glob("part-*")]
     ranges = [map(int, p.stem.split("-")[1:]) for p in files]
     return sorted({i for start, stop in ranges for i in range(start, stop)})
 

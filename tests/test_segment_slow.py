@@ -99,7 +99,7 @@ class Job:
 
     def wait_for_chunks(self, wanted: int, driver: subprocess.Popen[str]) -> None:
         def there() -> bool:
-            done = len(list(self.out.glob("_staging/chunk-*")))
+            done = len(list(self.out.glob("_staging/*/chunk-*")))
             return done + 6 * len(list(self.out.glob("images/part-*"))) >= wanted
 
         wait_until(lambda: there() or driver.poll() is not None, 120)

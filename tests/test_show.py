@@ -246,3 +246,9 @@ def test_show__s3(run, s3: S3, drawn, tmp_path):
     assert main(["show", uri, "--to", str(to), "--endpoint-url", s3.endpoint_url]) == 0
     assert drawn["title"] == "a"
     assert to.stat().st_size
+
+
+def test_show__an_image_as_thin_as_a_thread(run, drawn):
+    Image.new("RGB", (4000, 1)).save(run.uri(5))
+    picture(run, where="image_id = 5")
+    assert "4000x1" in drawn["cells"][0].left

@@ -22,7 +22,7 @@ from dinoidd.inference.predictor import Predictor
 from dinoidd.inference.source import ModelSource
 from dinoidd.output.schema import images_schema
 from dinoidd.segment import stages
-from dinoidd.segment.chunk_file import read_tally
+from dinoidd.segment.chunk_file import read_footer
 from dinoidd.segment.layout import Layout
 from dinoidd.segment.stages import ReadImages, SegmentImages, WriteRows
 from dinoidd.segment.tally import Tally
@@ -56,6 +56,7 @@ def reader(images: Path, folder: Path, rows_per_chunk: int = 1000) -> ReadImages
     rows = index_images(str(images), output).rows
     return ReadImages(
         manifest=output.child(FOLDER),
+        manifest_sha256="",
         layout=Layout(rows=rows, rows_per_chunk=rows_per_chunk, rows_per_file=rows_per_chunk),
         image_size=SIZE,
         threads=4,
@@ -149,7 +150,7 @@ def test_stages__the_schema_is_the_contract(written: Path) -> None:
 
 
 def test_stages__the_tally_agrees_with_the_rows(written: Path, rows: dict[str, Row]) -> None:
-    tally = read_tally(Store.open(str(written.parent)), written.name)
+    tally = read_footer(Store.open(str(written.parent)), written.name)[1]
     assert (tally.images, tally.ok) == (len(SAMPLES), len(GOOD))
     assert tally.errors == {
         kind: sum(s.kind == kind for s in SAMPLES.values())

@@ -73,17 +73,23 @@ class _Stages:
     def __init__(self, config: SegmentConfig, folder: Store, device: str, threads: int) -> None:
         options = StorageOptions(endpoint_url=config.endpoint_url)
         source = ModelSource(
-            checkpoint=config.checkpoint, preset=config.preset, seed=config.seed, storage=options
+            checkpoint=config.checkpoint,
+            preset=config.preset,
+            seed=config.seed,
+            dtype=config.dtype,
+            storage=options,
         )
         model = source.describe()
         size = config.image_size or model.config.image_size
-        rows = index_images(config.input, folder, options).rows
+        manifest = index_images(config.input, folder, options)
+        rows = manifest.rows
         chunk = config.rows_per_chunk or 4 * config.batch_size
         if rows < 2 * chunk:
             raise ConfigError(f"{rows} images are fewer than two chunks of {chunk}: give more")
         self.layout = Layout(rows=rows, rows_per_chunk=chunk, rows_per_file=chunk)
         self._read = ReadImages(
             manifest=folder.child(FOLDER),
+            manifest_sha256=manifest.sha256,
             layout=self.layout,
             image_size=size,
             threads=config.threads,

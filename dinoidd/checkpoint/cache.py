@@ -30,17 +30,20 @@ def remote_header(uri: str, options: StorageOptions) -> Header:
         return read_header(read, _size(info, uri), shown(uri))
 
 
-def local_checkpoint(uri: str, options: StorageOptions) -> Path:
+def local_checkpoint(uri: str, options: StorageOptions, weights: str = "") -> Path:
     """A local path of the file; a remote one is downloaded unless this version of it is cached.
 
-    The cache is `$DINOIDD_CACHE`, or `~/.cache/dinoidd`. Processes of one machine that ask at the same
-    time wait for one download.
+    `weights`, a digest that the caller knows, tells versions apart where the store has no ETag. The
+    cache is `$DINOIDD_CACHE`, or `~/.cache/dinoidd`. Processes of one machine that ask at the same time
+    wait for one download.
     """
     if "://" not in uri:
         return Path(uri)
     folder, name, info = _find(uri, options)
     identity = shown(uri) if info.etag else uri  # a signature changes, the file does not
-    version = hashlib.sha256(f"{identity} {info.size} {info.etag}".encode()).hexdigest()[:16]
+    version = hashlib.sha256(f"{identity} {info.size} {info.etag} {weights}".encode()).hexdigest()[
+        :16
+    ]
     target = cache_folder() / f"{version}-{shown(uri).rpartition('/')[2]}"
     target.parent.mkdir(parents=True, exist_ok=True)
     with target.with_suffix(".lock").open("w") as lock:

@@ -35,9 +35,12 @@ class CheckpointInfo:
     config: SegmenterConfig
     table: ClassTable
     weights_sha256: str  # over names, dtypes, shapes and values
+    trained: bool = True  # False: the classifier is as it was drawn
 
 
-def save_checkpoint(model: Segmenter, table: ClassTable, path: Path) -> CheckpointInfo:
+def save_checkpoint(
+    model: Segmenter, table: ClassTable, path: Path, *, trained: bool = True
+) -> CheckpointInfo:
     """Write the model as one file, completed under a temporary name first.
 
     Raises:
@@ -49,12 +52,15 @@ def save_checkpoint(model: Segmenter, table: ClassTable, path: Path) -> Checkpoi
             f"the model has {model.config.classes} classes, the class table '{table.name}' {len(table)}"
         )
     state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    info = CheckpointInfo(config=model.config, table=table, weights_sha256=weights_digest(state))
+    info = CheckpointInfo(
+        config=model.config, table=table, weights_sha256=weights_digest(state), trained=trained
+    )
     metadata = {
         "format": FORMAT,
         "config": json.dumps(asdict(info.config)),
         "classes": json.dumps(table.to_dict()),
         "weights_sha256": info.weights_sha256,
+        "trained": json.dumps(trained),
     }
     make_folder_of(path)
     partial = path.with_name(f".{path.name}.partial")
@@ -98,6 +104,7 @@ def read_checkpoint_info(header: Header, label: str) -> CheckpointInfo:
             config=config_from_dict(json.loads(metadata["config"])),
             table=ClassTable.from_dict(json.loads(metadata["classes"])),
             weights_sha256=metadata["weights_sha256"],
+            trained=json.loads(metadata.get("trained", "true")),
         )
     except (KeyError, TypeError, ValueError, DinoiddError) as error:
         raise CheckpointError(f"{label} has a broken header: {error}") from error

@@ -27,6 +27,7 @@ COMMANDS = {
     "bench": "measure speed: the pipeline against a plain loop",
 }
 USER_ERROR = 2
+PIPE_CLOSED = 141  # what a shell shows for a tool that SIGPIPE ended; never 0 for a failure
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,8 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"dinoidd {args.command}: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        sys.stderr.close()  # `dinoidd query ... | head` is no error
-        return 0
+        sys.stderr.close()  # `dinoidd query ... | head` needs no traceback
+        return PIPE_CLOSED
 
 
 def build_parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:

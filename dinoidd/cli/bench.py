@@ -35,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
     from dinoidd.log import start_logging
 
     start_logging()
+    device = pick_device(args.device)
     with tempfile.TemporaryDirectory(prefix="dinoidd-bench-") as folder:
         images = args.input or str(Path(folder) / "scenes" / "leftImg8bit")
         if args.input is None:
@@ -46,10 +47,11 @@ def run(args: argparse.Namespace) -> int:
             preset=None if args.checkpoint else args.preset,
             image_size=args.image_size,
             batch_size=args.batch_size,
+            actors=1,
+            dtype="bfloat16" if device == "cuda" else "float32",
             seed=args.seed,
             endpoint_url=args.endpoint_url,
         )
-        device = pick_device(args.device)
         speed = measure_pipeline(config, device=device, threads=os.cpu_count() or 1)
     print(json.dumps(speed.to_dict(), indent=1) if args.json else format_speed(speed))
     return 0

@@ -69,10 +69,10 @@ def run(args: argparse.Namespace) -> int:
         new_classifier=not args.keep_classifier,
         seed=args.seed,
     )
-    info = save_checkpoint(model, table, output)
+    info = save_checkpoint(model, table, output, trained=args.keep_classifier)
     size = output.stat().st_size
     print(f"{output}: {size:,} bytes, {args.dtype}, {len(table)} classes ({table.name})")
     print(f"weights sha256 {info.weights_sha256}")
     if not args.keep_classifier:
-        print("the classifier is new and untrained: train it before you segment")
+        print("the classifier is new and untrained: until it is trained, masks mean nothing")
     return 0

@@ -21,8 +21,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--checkpoint", metavar="FILE", help="path or URL of a converted checkpoint")
     model.add_argument("--preset", metavar="NAME", help="a preset with random weights, for a trial")
-    parser.add_argument("--classes", default="idd", metavar="NAME", help="class table of a preset (idd)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of a preset's random weights (0)")
+    parser.add_argument(
+        "--classes",
+        metavar="NAME|FILE",
+        help="class table of a preset, built in or a .json file (idd); a checkpoint has its own",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of a preset's random weights (0)"
+    )
     _add_speed(parser)
     _add_limits(parser)
     add_storage_options(parser)
@@ -76,8 +82,6 @@ def run(args: argparse.Namespace) -> int:
     result = segment(config, device=args.device, address=args.address)
     if result.finished_before:
         print(f"{args.output} was finished before: nothing to do (--restart does it again)")
-    if args.preset:
-        print("the weights are random: the masks show that the job runs, and mean nothing")
     print(format_summary(result.summary))
     rate = result.summary["error_rate"]
     if rate > config.max_error_rate:

@@ -148,13 +148,11 @@ def _orientation(image: Image.Image) -> int:
 def _to_rgb(image: Image.Image) -> tuple[Image.Image, str | None]:
     if image.mode == "RGB":
         return image, None
-    if image.mode.startswith("I"):  # 16 bits a pixel, in one of several byte orders, or 32
-        wide = np.asarray(image).astype(np.int64)
-        shift = 8 if wide.max(initial=0) > 255 else 0
-        narrow = np.clip(wide >> shift, 0, 255).astype(np.uint8)
+    if image.mode.startswith("I;16"):  # in one of several byte orders
+        narrow = (np.asarray(image) >> 8).astype(np.uint8)
         return Image.fromarray(narrow).convert("RGB"), "16-bit grayscale, converted to RGB"
-    if image.mode == "F":
-        raise ImageError("unsupported", "32-bit floating-point pixels have no known range")
+    if image.mode in ("I", "F"):
+        raise ImageError("unsupported", f"32-bit pixels (mode {image.mode}) have no known range")
     return image.convert("RGB"), _MODE_NOTES.get(image.mode, f"{image.mode}, converted to RGB")
 
 

@@ -9,6 +9,7 @@ and gets two rows of results; finding out would need all of them in memory.
 import functools
 import hashlib
 import json
+import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -28,6 +29,7 @@ ROWS_PER_FILE = 65_536
 ROWS_PER_GROUP = 1_024
 FOLDER = "manifest"
 INFO_NAME = "manifest.json"
+_FILE_NAME = re.compile(r"part-\d{12}\.parquet")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +129,9 @@ class _Writer:
     def _clear(self) -> None:
         """Only now, when the new listing has begun to give rows, may an older manifest go."""
         self.folder.remove(INFO_NAME)  # first: a reader must not believe in what is half removed
-        self.folder.remove_all()
+        for name in self.folder.names():
+            if _FILE_NAME.fullmatch(name):
+                self.folder.remove(name)
         _row_group.cache_clear()
         _parquet_file.cache_clear()
 
@@ -158,16 +162,17 @@ def read_manifest_info(folder: Store) -> ManifestInfo | None:
     return info
 
 
-def read_rows(folder: Store, start: int, stop: int) -> pa.Table:
+def read_rows(folder: Store, start: int, stop: int, version: str = "") -> pa.Table:
     """Rows `start` to `stop` (exclusive) of a manifest, in order, with the schema MANIFEST.
 
-    Cheap for neighbouring ranges: a file's footer and its last row groups stay in the process.
+    `version`, the manifest's sha256, keeps a process from mixing it with an earlier one of the same
+    place. Cheap for neighbouring ranges: a file's footer and its last row groups stay in the process.
     """
     if not 0 <= start <= stop:
         raise ValueError(f"rows {start} to {stop} are no range")
     groups = range(start // ROWS_PER_GROUP, -(-stop // ROWS_PER_GROUP) if stop > start else 0)
     with _reading:
-        tables = list(_read_groups(folder, groups))
+        tables = list(_read_groups(folder, groups, version))
     table = pa.concat_tables([MANIFEST.empty_table(), *tables])
     offset = start - groups.start * ROWS_PER_GROUP if tables else 0
     rows = table.slice(offset, stop - start)
@@ -179,24 +184,24 @@ def read_rows(folder: Store, start: int, stop: int) -> pa.Table:
 _reading = threading.Lock()  # a ParquetFile is not for two threads
 
 
-def _read_groups(folder: Store, groups: range) -> Iterator[pa.Table]:
+def _read_groups(folder: Store, groups: range, version: str) -> Iterator[pa.Table]:
     for group in groups:
         first = group * ROWS_PER_GROUP // ROWS_PER_FILE * ROWS_PER_FILE
-        yield _row_group(folder, first, group - first // ROWS_PER_GROUP)
+        yield _row_group(folder, first, group - first // ROWS_PER_GROUP, version)
 
 
 @functools.lru_cache(maxsize=4)
-def _row_group(folder: Store, first: int, group: int) -> pa.Table:
+def _row_group(folder: Store, first: int, group: int, version: str) -> pa.Table:
     """One row group of the file that begins with row `first`."""
     with told(folder.uri_of(_file_name(first)), folder.options):
-        parquet = _parquet_file(folder, first)
+        parquet = _parquet_file(folder, first, version)
         if group >= parquet.num_row_groups:
             return MANIFEST.empty_table()
         return parquet.read_row_group(group, use_threads=False)
 
 
 @functools.lru_cache(maxsize=2)
-def _parquet_file(folder: Store, first: int) -> pq.ParquetFile:
+def _parquet_file(folder: Store, first: int, version: str) -> pq.ParquetFile:
     filesystem, path = folder.arrow_path()
     file = filesystem.open_input_file(f"{path}/{_file_name(first)}")
     return pq.ParquetFile(file, pre_buffer=True)

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
 
@@ -10,7 +10,7 @@ from dinoidd.checkpoint.cache import local_checkpoint, remote_header
 from dinoidd.checkpoint.file import load_checkpoint, read_checkpoint_info
 from dinoidd.checkpoint.load import random_weights
 from dinoidd.classes import ClassTable, load_class_table
-from dinoidd.errors import ConfigError
+from dinoidd.errors import CheckpointError, ConfigError
 from dinoidd.models import Segmenter, SegmenterConfig, preset
 from dinoidd.models.config import resized
 from dinoidd.storage import StorageOptions, shown
@@ -27,6 +27,7 @@ class ModelSource:
     classes: str = "idd"  # class table of a preset; a checkpoint has its own
     dtype: str = "float32"
     seed: int = 0  # of a preset's random weights
+    weights: str | None = None  # sha256 that the checkpoint has to have; None: any
     storage: StorageOptions = StorageOptions()
 
     def __post_init__(self) -> None:
@@ -45,7 +46,11 @@ class ModelSource:
             header = remote_header(self.checkpoint, self.storage)
             info = read_checkpoint_info(header, shown(self.checkpoint))
             return ModelDescription(
-                config=info.config, table=info.table, weights=info.weights_sha256, dtype=self.dtype
+                config=info.config,
+                table=info.table,
+                weights=info.weights_sha256,
+                dtype=self.dtype,
+                trained=info.trained,
             )
         table = load_class_table(self.classes)
         assert self.preset is not None
@@ -53,11 +58,23 @@ class ModelSource:
         weights = f"random, seed {self.seed}, torch {torch.__version__}"
         return ModelDescription(config=config, table=table, weights=weights, dtype=self.dtype)
 
+    def exactly(self, model: "ModelDescription") -> "ModelSource":
+        """The same source in the dtype of the description, and with no other weights than those."""
+        weights = None if self.checkpoint is None else model.weights
+        return replace(self, dtype=model.dtype, weights=weights)
+
     def load(self) -> Segmenter:
         """The model on the CPU, in the wanted dtype; a remote file is downloaded once a machine."""
         dtype = DTYPES[self.dtype]
         if self.checkpoint is not None:
-            return load_checkpoint(local_checkpoint(self.checkpoint, self.storage), dtype)[0]
+            path = local_checkpoint(self.checkpoint, self.storage, self.weights or "")
+            model, info = load_checkpoint(path, dtype)
+            if self.weights not in (None, info.weights_sha256):
+                raise CheckpointError(
+                    f"{shown(self.checkpoint)} has changed since the run began (weights "
+                    f"{info.weights_sha256[:12]}, not {str(self.weights)[:12]}): put the old file back"
+                )
+            return model
         return random_weights(self.describe().config, dtype, self.seed)
 
 
@@ -69,6 +86,7 @@ class ModelDescription:
     table: ClassTable
     weights: str  # a sha256, or how random ones were drawn
     dtype: str
+    trained: bool = False  # False: masks mean nothing yet
 
     def fingerprint(self, **inference: object) -> str:
         """sha256 over the weights' identity, the class table and the inference settings."""

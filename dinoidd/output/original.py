@@ -1,6 +1,6 @@
 """Original images again, small, decoded as they were when they were segmented."""
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 from dinoidd.data.image import decode_image
 from dinoidd.storage import ObjectReader
@@ -19,4 +19,6 @@ def read_original(
         ImageError: it is not an image, or not a whole one.
     """
     image = decode_image(reader.read(uri, _MAX_BYTES), max_pixels=_MAX_PIXELS).image
-    return image.size, ImageOps.contain(image, box, Image.Resampling.LANCZOS)
+    scale = min(box[0] / image.width, box[1] / image.height)
+    small = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    return image.size, image.resize(small, Image.Resampling.LANCZOS)

@@ -1,6 +1,7 @@
 """Finished rows, as a Parquet file of the output contract with its tally in the file's metadata."""
 
 import json
+import os
 import time
 from typing import Any
 
@@ -10,7 +11,7 @@ import pyarrow.parquet as pq
 
 from dinoidd.classes import ClassTable
 from dinoidd.output.mask import count_pixels, encode_mask
-from dinoidd.output.schema import ROWS_PER_GROUP, class_table_of
+from dinoidd.output.schema import METADATA_RUN_ID, ROWS_PER_GROUP, class_table_of
 from dinoidd.segment.tally import Tally
 from dinoidd.storage import Store
 
@@ -34,8 +35,10 @@ def write_chunk(folder: Store, name: str, table: pa.Table, schema: pa.Schema) ->
     buffer = pa.BufferOutputStream()
     with RowWriter(buffer, schema) as writer:
         writer.write(pa.Table.from_pylist(finished, schema=schema), tally)
+    started = time.perf_counter()
     folder.write_bytes(name, buffer.getvalue().to_pybytes())
-    return tally
+    writer.tally.seconds["write"] += time.perf_counter() - started
+    return writer.tally
 
 
 def _finished(
@@ -106,8 +109,11 @@ def _leaf_columns(schema: pa.Schema) -> list[str]:
     return [leaf for field in schema for leaf in leaves(field.name, field.type)]
 
 
-def read_tally(folder: Store, name: str) -> Tally:
-    """The tally in a file's footer."""
+def read_footer(folder: Store, name: str) -> tuple[str, Tally]:
+    """A file's run id and tally; `bytes_written` is the file's size."""
     with folder.open_read(name) as file:
         metadata = pq.read_metadata(file).metadata
-    return Tally.from_dict(json.loads(metadata[_METADATA_TALLY]))
+        size = file.seek(0, os.SEEK_END)
+    tally = Tally.from_dict(json.loads(metadata[_METADATA_TALLY]))
+    tally.bytes_written = size
+    return metadata[METADATA_RUN_ID].decode(), tally

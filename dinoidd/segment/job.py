@@ -12,7 +12,13 @@ from dinoidd.config import SegmentConfig
 from dinoidd.inference.source import ModelSource
 from dinoidd.log import logger
 from dinoidd.segment import cluster
-from dinoidd.segment.preparation import make_record, prepare_manifest, run_identity
+from dinoidd.segment.preparation import (
+    check_ownership,
+    clear,
+    make_record,
+    prepare_manifest,
+    run_identity,
+)
 from dinoidd.segment.run_record import SUCCESS, check_same, read_record, write_record
 from dinoidd.segment.session import Session
 from dinoidd.storage import StorageOptions, Store, normalise
@@ -44,19 +50,28 @@ def segment(
     source = _source(config, options)
     model = source.describe()
     image_size = config.image_size or model.config.image_size
+    check_ownership(output)
+    if config.restart:  # whatever cannot start is told before anything is thrown away
+        cluster.connect(address)
+        cluster.place(config.actors, device)
+        clear(config, output, options)
     manifest = prepare_manifest(config, output, options)
     record = read_record(output)
     if record is not None:  # `auto` is what the run began with, whatever this machine has
         dtype = record.identity["dtype"] if config.dtype == "auto" else config.dtype
-        source, model = replace(source, dtype=dtype), replace(model, dtype=dtype)
+        model = replace(model, dtype=dtype)
         check_same(record, run_identity(config, manifest, model, image_size), output)
         if output.exists(SUCCESS):
             return RunResult(summary=record.summary, finished_before=True)
+    if not model.trained:
+        logger.warning(
+            "the model is not trained: the masks show that the job runs, and mean nothing"
+        )
     cluster.connect(address)
     placement = cluster.place(config.actors, device)
     if record is None:
         dtype = placement.best_dtype if config.dtype == "auto" else config.dtype
-        source, model = replace(source, dtype=dtype), replace(model, dtype=dtype)
+        model = replace(model, dtype=dtype)
         identity = run_identity(config, manifest, model, image_size)
         record = make_record(config, manifest, model, identity, placement.actors)
         write_record(output, record)
@@ -65,7 +80,7 @@ def segment(
         output=output,
         record=record,
         placement=placement,
-        source=source,
+        source=source.exactly(model),
         image_size=image_size,
     )
     with _terminated_as_interrupted():
@@ -74,11 +89,11 @@ def segment(
 
 def _source(config: SegmentConfig, options: StorageOptions) -> ModelSource:
     """With absolute paths: a worker may have another working directory."""
-    table = Path(config.classes)
+    classes = config.classes or "idd"
     return ModelSource(
         checkpoint=None if config.checkpoint is None else normalise(config.checkpoint),
         preset=config.preset,
-        classes=str(table.resolve()) if table.is_file() else config.classes,
+        classes=str(Path(classes).resolve()) if Path(classes).is_file() else classes,
         seed=config.seed,
         storage=options,
     )

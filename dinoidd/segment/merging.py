@@ -1,10 +1,13 @@
 """Output files written while the run goes on: each as soon as the last of its chunks is there."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 import ray
 
+from dinoidd.errors import StorageError
+from dinoidd.segment.chunk_file import read_footer
 from dinoidd.segment.layout import Layout, range_of
 from dinoidd.segment.output_file import merge_file
 from dinoidd.segment.pipeline import user_error
@@ -12,18 +15,23 @@ from dinoidd.segment.tally import Tally
 from dinoidd.storage import Store
 
 _RETRIES = 5
+_READERS = 16  # footers read at a time
 _CPUS = 0.1  # it copies bytes; more than none keeps it off a head node without work
 
 
 class Merging:
     """Follows which chunks are done, and starts a Ray task for each file that is complete."""
 
-    def __init__(self, layout: Layout, staging: Store, images: Store, schema: pa.Schema) -> None:
+    def __init__(
+        self, layout: Layout, files: Iterable[int], staging: Store, images: Store, schema: pa.Schema
+    ) -> None:
         self._layout = layout
         self._arguments = {"layout": layout, "staging": staging, "images": images, "schema": schema}
-        self._open = {file: set(layout.chunks_of(file)) for file in range(layout.files)}
+        self._open = {file: set(layout.chunks_of(file)) for file in files}
         self._running: list[ray.ObjectRef] = []
-        self._merge = ray.remote(num_cpus=_CPUS, max_retries=_RETRIES)(merge_file)
+        self._merge = ray.remote(
+            num_cpus=_CPUS, max_retries=_RETRIES, retry_exceptions=[StorageError]
+        )(merge_file)
 
     def chunk_done(self, chunk: int) -> None:
         file = self._layout.file_of(chunk)
@@ -32,40 +40,39 @@ class Merging:
             return
         waiting.discard(chunk)
         if not waiting:
-            self.start(file)
+            del self._open[file]
+            self._running.append(self._merge.remote(file, **self._arguments))
 
-    def start(self, file: int) -> None:
-        """Write the file now: its chunks are all there, or it was written before."""
-        del self._open[file]
-        self._running.append(self._merge.remote(file, **self._arguments))
-
-    def finished(self, *, wait: bool = False) -> Iterator[Tally]:
-        """Tallies of files written since the last call; with `wait`, of all that were started."""
+    def check(self, *, wait: bool = False) -> None:
+        """Raise what a task raised, of those that have ended; with `wait`, wait for all."""
         while self._running:
             done, self._running = ray.wait(self._running, timeout=None if wait else 0)
             if not done:
                 return
             for reference in done:
-                yield _result(reference)
+                _raise_failure(reference)
 
 
-def _result(reference: ray.ObjectRef) -> Tally:
+def _raise_failure(reference: ray.ObjectRef) -> None:
     try:
-        return ray.get(reference)
+        ray.get(reference)
     except ray.exceptions.RayError as error:
         raise user_error(error) from error
 
 
-def done_before(layout: Layout, staging: Store, images: Store) -> set[int]:
-    """The chunks that earlier sessions finished, told from names alone.
+def finished_files(layout: Layout, images: Store, run_id: str) -> dict[int, Tally]:
+    """The output files of this run that are there. A file of another run does not count.
 
-    Names appear whole or not at all, so a name means a finished file.
+    Names appear whole or not at all, so a name means a whole file.
     """
-    files = {start // layout.rows_per_file for start, _ in _ranges(images.names())}
-    inside = {chunk for file in files for chunk in layout.chunks_of(file)}
-    chunks = {start // layout.rows_per_chunk for start, _ in _ranges(staging.names())}
-    return chunks | inside
+    names = set(images.names())
+    files = [file for file in range(layout.files) if layout.file_name(file) in names]
+    with ThreadPoolExecutor(_READERS) as pool:
+        footers = pool.map(lambda file: read_footer(images, layout.file_name(file)), files)
+        return {f: tally for f, (of, tally) in zip(files, footers, strict=True) if of == run_id}
 
 
-def _ranges(names: Iterable[str]) -> Iterator[tuple[int, int]]:
-    return (r for r in map(range_of, names) if r is not None)
+def finished_chunks(layout: Layout, staging: Store) -> set[int]:
+    """The chunks in this run's staging folder."""
+    ranges = (range_of(name) for name in staging.names())
+    return {start // layout.rows_per_chunk for start, _ in filter(None, ranges)}

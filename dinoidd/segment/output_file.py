@@ -8,29 +8,29 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dinoidd.segment.chunk_file import RowWriter, read_tally
+from dinoidd.output.schema import METADATA_RUN_ID
+from dinoidd.segment.chunk_file import RowWriter, read_footer
 from dinoidd.segment.layout import Layout
-from dinoidd.segment.tally import Tally
 from dinoidd.storage import Store
 
 
 def merge_file(
     file: int, *, layout: Layout, staging: Store, images: Store, schema: pa.Schema
-) -> Tally:
-    """Write one file of `images/` from its chunks, then remove them; done twice, it is the same file."""
+) -> None:
+    """Write one file of `images/` from its chunks, then remove them; done twice, it is the same file.
+
+    A file of another run under that name is replaced.
+    """
     name = layout.file_name(file)
     chunks = [layout.chunk_name(c) for c in layout.chunks_of(file)]
-    if not images.exists(name):
+    run_id = schema.metadata[METADATA_RUN_ID].decode()
+    if not images.exists(name) or read_footer(images, name)[0] != run_id:
         with tempfile.TemporaryDirectory(prefix="dinoidd-") as folder:
             local = Path(folder) / name
             _concatenate(chunks, staging, local, schema, layout.file_range(file))
             images.upload(local, name)
     for chunk in chunks:
         staging.remove(chunk)
-    tally = read_tally(images, name)
-    info = images.info(name)
-    tally.bytes_written = (info and info.size) or 0
-    return tally
 
 
 def _concatenate(
@@ -46,7 +46,7 @@ def _concatenate(
                 raise AssertionError(
                     f"{staging.uri_of(chunk)} has rows {ids[:3]}..., not {next_row}"
                 )
-            writer.write(table, read_tally(staging, chunk))
+            writer.write(table, read_footer(staging, chunk)[1])
             next_row += len(ids)
         if next_row != stop:
             raise AssertionError(f"{local.name} would end at row {next_row}, not {stop}")

@@ -18,7 +18,7 @@ import ray
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext
 
-from dinoidd.errors import ClusterError, DinoiddError
+from dinoidd.errors import ClusterError, DinoiddError, StorageError
 from dinoidd.segment.cluster import ACTOR_CPUS, READ_CPUS, WRITE_CPUS, Placement
 from dinoidd.segment.stages import ReadImages, SegmentImages, WriteRows
 from dinoidd.segment.tally import Tally
@@ -116,6 +116,8 @@ def _configure() -> None:
     context = DataContext.get_current()
     context.target_max_block_size = None  # one chunk stays one block
     context.execution_options.preserve_order = False
+    context.retried_map_errors = [StorageError.__name__]  # of the output and the manifest
+    context.max_map_retries = 4  # after 1, 2, 4 and 8 seconds
     context.enable_progress_bars = False  # the run shows images, not Ray's blocks
     # what it logs as an error is raised as well, and told once
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)

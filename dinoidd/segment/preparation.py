@@ -1,5 +1,6 @@
 """What a run needs before any model is loaded: a manifest, and a record that says what the run is."""
 
+import re
 from dataclasses import asdict
 
 from dinoidd.config import SegmentConfig
@@ -9,11 +10,13 @@ from dinoidd.errors import InputError, OutputError
 from dinoidd.inference.source import ModelDescription
 from dinoidd.log import logger
 from dinoidd.segment.layout import make_layout
-from dinoidd.segment.run_record import NAME, SUCCESS, RunRecord, new_record
-from dinoidd.storage import StorageOptions, Store, shown
+from dinoidd.segment.run_record import NAME, SUCCESS, RunRecord, is_run, new_record
+from dinoidd.storage import StorageOptions, Store, normalise, shown
 
 STAGING = "_staging"
 IMAGES = "images"
+_OUR_IMAGES = re.compile(r"part-\d{12}-\d{12}\.parquet|\..*")
+_OUR_MANIFEST = re.compile(r"part-\d{12}\.parquet|manifest\.json|\..*")
 _URIS = ("input", "output", "checkpoint", "endpoint_url")
 
 
@@ -24,34 +27,47 @@ def prepare_manifest(config: SegmentConfig, output: Store, options: StorageOptio
         InputError, StorageError: the input cannot be listed, or holds no image.
         OutputError: the output holds something else.
     """
-    if not output.exists(NAME) and _holds_files(output.child(IMAGES)):
-        raise OutputError(
-            f"{output.uri} has a folder '{IMAGES}' but no {NAME}, so it is not a run of dinoidd: "
-            "choose another --output"
-        )
-    if config.restart:
-        next(list_images(config.input, options))  # raises before anything is thrown away
-        _clear(output)
     manifest = read_manifest_info(output.child(FOLDER))
     if manifest is None:
         logger.info("listing %s", shown(config.input))
-        manifest = index_images(config.input, output, options, _log_listing)
+        manifest = index_images(normalise(config.input), output, options, _log_listing)
         logger.info(f"{manifest.rows:,} images, {manifest.bytes:,} bytes")
-    elif manifest.input != shown(config.input):
+        if manifest.skipped:
+            kinds = ", ".join(f"{count:,} {suffix}" for suffix, count in manifest.skipped.items())
+            logger.info(f"left out, as not images: {kinds}")
+    elif normalise(manifest.input) != (given := shown(normalise(config.input))):
         raise InputError(
-            f"{output.uri} was indexed from {manifest.input}, not from {shown(config.input)}: "
+            f"{output.uri} was indexed from {manifest.input}, not from {given}: "
             "choose another --output, or throw the old results away with --restart"
         )
     return manifest
 
 
-def _holds_files(folder: Store) -> bool:
-    return folder.is_folder() and any(True for _ in folder.walk())
+def check_ownership(output: Store) -> None:
+    """Refuse an output folder that holds somebody else's files where a run would put its own.
+
+    Raises:
+        OutputError: names a file that is not of a run.
+    """
+    begun = is_run(output)
+    for folder, ours in ((IMAGES, _OUR_IMAGES), (FOLDER, _OUR_MANIFEST)):
+        for entry in output.child(folder).walk() if output.child(folder).is_folder() else ():
+            name = entry.uri.rpartition(f"/{folder}/")[2]
+            if not ours.fullmatch(name) or (folder == IMAGES and not begun):
+                raise OutputError(
+                    f"{output.uri} is not a run of dinoidd, it holds {folder}/{name}: "
+                    "choose another --output"
+                )
 
 
-def _clear(output: Store) -> None:
+def clear(config: SegmentConfig, output: Store, options: StorageOptions) -> None:
     """Throw a run away. The success mark goes first, so that no half of it looks finished, and the
-    record last, so that what is left is known to be ours."""
+    record last, so that what is left is known to be ours.
+
+    Raises:
+        InputError, StorageError: there is nothing to begin anew with; everything is kept.
+    """
+    next(list_images(config.input, options))
     output.remove(SUCCESS)
     for folder in (IMAGES, STAGING, FOLDER):
         output.child(folder).remove_all()

@@ -6,7 +6,7 @@ import time
 from tqdm import tqdm
 
 from dinoidd.log import logger
-from dinoidd.segment.pace import duration
+from dinoidd.segment.pace import Pace, duration
 from dinoidd.segment.tally import Tally
 
 _SECONDS_BETWEEN_LINES = 10.0
@@ -19,7 +19,8 @@ class Progress:
     def __init__(self, rows: int, done: int, *, interactive: bool | None = None) -> None:
         self._rows, self._done = rows, done
         self._tally = Tally()
-        self._started = self._last_line = time.monotonic()
+        self._pace = Pace()
+        self._last_line = time.monotonic()
         if interactive is None:
             interactive = sys.stderr.isatty()
         self._bar = None
@@ -28,6 +29,7 @@ class Progress:
 
     def add(self, tally: Tally) -> None:
         self._tally.add(tally)
+        self._pace.add(tally.images)
         if self._bar is not None:
             self._bar.set_postfix(errors=self._tally.failed, refresh=False)
             self._bar.update(tally.images)
@@ -36,16 +38,18 @@ class Progress:
             logger.info(self.line())
 
     def line(self) -> str:
-        """`1,280 of 10,000 images (12.8 %), 21.3 images/s, 3 errors, 6m49s left`."""
+        """`1,280 of 10,000 images (12.8%), 3 errors, 21.3 images/s, 6m49s left`.
+
+        Rate and time left are told from the second piece of work on: the first one waited for the
+        model to load.
+        """
         done = self._done + self._tally.images
-        seconds = max(time.monotonic() - self._started, 1e-9)
-        rate = self._tally.images / seconds
-        left = duration((self._rows - done) / rate) if rate else "unknown time"
-        share = done / self._rows
-        return (
-            f"{done:,} of {self._rows:,} images ({share:.1%}), {rate:.1f} images/s, "
-            f"{self._tally.failed:,} errors, {left} left"
-        )
+        rate = self._pace.to_dict()["steady_images_per_second"]
+        text = f"{done:,} of {self._rows:,} images ({done / self._rows:.1%})"
+        text += f", {self._tally.failed:,} errors"
+        if rate is None:
+            return text
+        return f"{text}, {rate:.1f} images/s, {duration((self._rows - done) / rate)} left"
 
     def close(self) -> None:
         if self._bar is not None:

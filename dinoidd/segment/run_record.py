@@ -80,6 +80,25 @@ def write_record(output: Store, record: RunRecord) -> None:
     output.write_bytes(NAME, json.dumps(asdict(record), indent=1).encode())
 
 
+def is_run(output: Store) -> bool:
+    """Whether a run was begun here.
+
+    Raises:
+        OutputError: there is a run.json, but of something else.
+    """
+    if not output.exists(NAME):
+        return False
+    try:
+        values = json.loads(output.read_bytes(NAME))
+    except ValueError:
+        values = None
+    if not isinstance(values, dict) or not {"run_id", "layout"} <= set(values):
+        raise OutputError(
+            f"{output.uri_of(NAME)} is not a record of dinoidd: choose another --output"
+        )
+    return True
+
+
 def read_record(output: Store) -> RunRecord | None:
     """The record of an output; None where no run was begun.
 
@@ -107,6 +126,8 @@ def check_same(record: RunRecord, identity: dict[str, Any], output: Store) -> No
     names = sorted(set(record.identity) | set(identity))
     pairs = [(n, record.identity.get(n), identity.get(n)) for n in names]
     different = [f"{n} was {old!r} and is {new!r}" for n, old, new in pairs if old != new]
+    told = [what for what in different if not what.startswith("fingerprint")]
+    different = told or different  # a digest follows from the others, and says nothing
     if different:
         raise OutputError(
             f"{output.uri} belongs to another run: {'; '.join(different)}. Use the same settings to "

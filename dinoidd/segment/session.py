@@ -6,16 +6,17 @@ from typing import Any
 
 from dinoidd.config import SegmentConfig
 from dinoidd.data.manifest import FOLDER
+from dinoidd.errors import OutputError
 from dinoidd.inference.source import ModelSource
 from dinoidd.log import logger
 from dinoidd.output.schema import images_schema
 from dinoidd.segment.cluster import Placement
-from dinoidd.segment.merging import Merging, done_before
+from dinoidd.segment.merging import Merging, finished_chunks, finished_files
 from dinoidd.segment.pace import Pace
 from dinoidd.segment.pipeline import run_chunks
 from dinoidd.segment.preparation import IMAGES, STAGING
 from dinoidd.segment.progress import Progress
-from dinoidd.segment.run_record import SUCCESS, RunRecord, write_record
+from dinoidd.segment.run_record import SUCCESS, RunRecord, read_record, write_record
 from dinoidd.segment.stages import ReadImages, WriteRows
 from dinoidd.segment.summary import summarise
 from dinoidd.segment.tally import Tally, total
@@ -36,22 +37,28 @@ class Session:
     def run(self) -> dict[str, Any]:
         """Work until the run is finished; returns its summary."""
         layout = self.record.layout
-        staging, images = self.output.child(STAGING), self.output.child(IMAGES)
+        images = self.output.child(IMAGES)
+        staging = self.output.child(STAGING, self.record.run_id)  # another run's chunks never count
         schema = images_schema(
             self.record.table, run_id=self.record.run_id, fingerprint=self.record.fingerprint
         )
-        done = done_before(layout, staging, images)
-        merging = Merging(layout, staging, images, schema)
+        files = finished_files(layout, images, self.record.run_id)
+        merging = Merging(layout, set(range(layout.files)) - set(files), staging, images, schema)
+        done = finished_chunks(layout, staging)
         for chunk in sorted(done):
             merging.chunk_done(chunk)
+        done.update(chunk for file in files for chunk in layout.chunks_of(file))
         pending = [chunk for chunk in range(layout.chunks) if chunk not in done]
         rows_before = layout.rows - sum(layout.rows_of(chunk) for chunk in pending)
         if rows_before:
-            logger.info(f"resuming: {rows_before:,} of {layout.rows:,} images are done")
+            logger.info(
+                f"resuming: {rows_before:,} of {layout.rows:,} images are done, in pieces of "
+                f"{layout.rows_per_chunk}"
+            )
         write = WriteRows(staging=staging, layout=layout, schema=schema)
         pace = Pace()
-        files = self._work(pending, write, merging, Progress(layout.rows, rows_before), pace)
-        return self._finish(total(files), pace, rows_before)
+        worked = self._work(pending, write, merging, Progress(layout.rows, rows_before), pace)
+        return self._finish(worked, pace, rows_before)
 
     def _work(
         self,
@@ -60,19 +67,20 @@ class Session:
         merging: Merging,
         progress: Progress,
         pace: Pace,
-    ) -> list[Tally]:
-        """The tallies of all files."""
-        files: list[Tally] = []
+    ) -> Tally:
+        """What this session did."""
+        worked = Tally()
         try:
             for chunk, tally in self._chunks(pending, write):
                 pace.add(tally.images)
                 progress.add(tally)
+                worked.add(tally)
                 merging.chunk_done(chunk)
-                files.extend(merging.finished())
-            files.extend(merging.finished(wait=True))
+                merging.check()
+            merging.check(wait=True)
         finally:
             progress.close()
-        return files
+        return worked
 
     def _chunks(self, pending: list[int], write: WriteRows) -> Iterator[tuple[int, Tally]]:
         if not pending:
@@ -80,6 +88,7 @@ class Session:
         config = self.config
         read = ReadImages(
             manifest=self.output.child(FOLDER),
+            manifest_sha256=self.record.identity["manifest sha256"],
             layout=self.record.layout,
             image_size=self.image_size,
             threads=config.threads,
@@ -98,13 +107,28 @@ class Session:
             pending, read=read, segment=segment, write=write, placement=self.placement
         )
 
-    def _finish(self, tally: Tally, pace: Pace, before: int) -> dict[str, Any]:
-        """Write the record, clean up, and mark the run as finished, in that order."""
-        rows = self.record.layout.rows
-        assert tally.images == rows, f"{tally.images} rows were written of {rows}"
-        summary = summarise(tally, self.record.table, pace)
-        record = self.record.with_session({"rows_before": before} | pace.to_dict())
-        write_record(self.output, record.with_result(tally, summary))
+    def _finish(self, worked: Tally, pace: Pace, before: int) -> dict[str, Any]:
+        """Check the files that are there, write the record, clean up, and mark the run as finished."""
+        record = self.record
+        self._check_alone()
+        files = finished_files(record.layout, self.output.child(IMAGES), record.run_id)
+        tally = total(files.values())
+        if tally.images != record.layout.rows:
+            raise OutputError(
+                f"{self.output.uri} has {tally.images:,} rows of this run, not {record.layout.rows:,}: "
+                "files were removed or replaced meanwhile. Run the same command again"
+            )
+        if worked.images or not record.finished:
+            summary = summarise(tally, worked.seconds, record.table, pace)
+            record = record.with_session({"rows_before": before} | pace.to_dict())
+            record = record.with_result(tally, summary)
+        write_record(self.output, record)
         self.output.child(STAGING).remove_all()
         self.output.write_bytes(SUCCESS, f"{record.run_id}\n".encode())
-        return summary
+        return record.summary
+
+    def _check_alone(self) -> None:
+        """Notice a session that threw this run away and began another in the same place."""
+        current = read_record(self.output)
+        if current is None or current.run_id != self.record.run_id:
+            raise OutputError(f"{self.output.uri}: another session began a new run here meanwhile")

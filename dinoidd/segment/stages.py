@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 from dinoidd.data.image import decode_image
 from dinoidd.data.manifest import read_rows
@@ -54,6 +55,7 @@ class ReadImages:
     """Chunk number to rows: fetch, decode, and resize to the model's square."""
 
     manifest: Store
+    manifest_sha256: str
     layout: Layout
     image_size: int
     threads: int
@@ -62,7 +64,9 @@ class ReadImages:
     storage: StorageOptions
 
     def __call__(self, chunk: int) -> pa.Table:
-        rows = read_rows(self.manifest, *self.layout.chunk_range(chunk)).to_pylist()
+        rows = read_rows(
+            self.manifest, *self.layout.chunk_range(chunk), self.manifest_sha256
+        ).to_pylist()
         with ThreadPoolExecutor(self.threads) as pool:
             return pa.Table.from_pylist(list(pool.map(self._read, rows)), schema=_READ)
 
@@ -93,8 +97,6 @@ class SegmentImages:
     def __init__(
         self, source: ModelSource, image_size: int, batch_size: int, device: str, threads: int
     ) -> None:
-        import torch
-
         torch.set_num_threads(threads)
         self._predictor = Predictor(source.load(), device)
         self._image_size = image_size
@@ -114,10 +116,28 @@ class SegmentImages:
         shape = (self._image_size, self._image_size, 3)
         pixels = np.stack([np.frombuffer(image, np.uint8).reshape(shape) for image in images])
         sizes = [(row["height"], row["width"]) for row in rows]
-        predictions = self._predictor.predict(pixels, sizes)
+        try:
+            predictions = self._predictor.predict(pixels, sizes)
+        except torch.OutOfMemoryError as error:
+            self._segment_less(rows, images, error)
+            return
         seconds = (time.perf_counter() - started) / len(rows)
         for row, prediction in zip(rows, predictions, strict=True):
             row |= {"model_seconds": seconds} | _answer(prediction)
+
+    def _segment_less(
+        self, rows: list[dict[str, Any]], images: list[pa.Buffer], error: torch.OutOfMemoryError
+    ) -> None:
+        """Half the batch at a time; an image that does not fit alone becomes an error row."""
+        if self._predictor.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if len(rows) == 1:
+            reason = str(error).split(". ")[0]
+            rows[0] |= {"error_kind": "out_of_memory", "error": f"alone in its batch: {reason}"}
+            return
+        half = len(rows) // 2
+        self._segment(rows[:half], images[:half])
+        self._segment(rows[half:], images[half:])
 
 
 def _answer(prediction: Prediction) -> dict[str, Any]:

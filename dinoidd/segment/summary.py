@@ -9,8 +9,10 @@ from dinoidd.segment.tally import SECONDS, Tally
 _LARGEST = 10
 
 
-def summarise(tally: Tally, table: ClassTable, pace: Pace) -> dict[str, Any]:
-    """Figures of a finished run; the pace is of its last session alone."""
+def summarise(
+    tally: Tally, seconds: dict[str, float], table: ClassTable, pace: Pace
+) -> dict[str, Any]:
+    """Figures of a finished run; `seconds` by stage and the pace are of its last session alone."""
     pixels = sum(tally.pixels.values())
     names = dict(zip(table.fields, table.names, strict=True))
     present = [field for field, count in tally.pixels.most_common(_LARGEST) if count]
@@ -20,7 +22,7 @@ def summarise(tally: Tally, table: ClassTable, pace: Pace) -> dict[str, Any]:
         "errors": dict(tally.errors.most_common()),
         "error_rate": tally.error_rate,
         "session": pace.to_dict(),
-        "stage_seconds": {stage: tally.seconds[stage] for stage in SECONDS},
+        "stage_seconds": {stage: seconds[stage] for stage in SECONDS},
         "bytes_read": tally.bytes_read,
         "bytes_written": tally.bytes_written,
         "largest_classes": [

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit, urlunsplit
 from dinoidd.errors import ConfigError
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_USER = re.compile(r"^(\w[\w+.-]*://)[^/@]*@")
 _S3_ALIASES = {"s3a": "s3", "s3n": "s3"}
 
 
@@ -61,8 +62,8 @@ def split_s3(uri: str) -> tuple[str, str]:
 
 
 def shown(uri: str) -> str:
-    """The URI as it may appear in messages and files: a signed web address loses what signs it."""
+    """The URI as it may appear in messages: without user, password, and what signs a web address."""
     if scheme_of(uri) not in ("http", "https"):
-        return uri
+        return _USER.sub(r"\1", uri)
     parts = urlsplit(uri)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
