@@ -1,5 +1,6 @@
 """What cannot start ends in one clear sentence, before Ray is started or a model is loaded."""
 
+import json
 import socket
 import time
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from images import write_plain
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from segment_runs import forbid_work, save_model, segment
+from synthetic_output import SyntheticOutput
 
 from dinoidd.cli import main
 
@@ -155,3 +157,20 @@ def test_start__no_cluster_there(
     assert time.monotonic() - asked < 15
     assert f"dinoidd segment: no Ray cluster answers at {address}: " in ran.err
     assert not (tmp_path / "out" / "run.json").exists()
+
+
+def test_restart__keeps_everything_if_the_cluster_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_plain(tmp_path / "in", 1)
+    SyntheticOutput(tmp_path / "old")
+    output = tmp_path / "old" / "out"
+    record = json.loads((output / "run.json").read_text())
+    (output / "run.json").write_text(json.dumps(record | {"run_id": "run-1", "layout": {}}))
+    before = sorted(p.name for p in output.rglob("*"))
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    where = ["--input", tmp_path / "in", "--output", output, "--address", "127.0.0.1:1"]
+    ran = segment(*where, "--preset", "tiny", "--restart")
+    assert ran.status == 2
+    assert "no Ray cluster answers at 127.0.0.1:1" in ran.err
+    assert sorted(p.name for p in output.rglob("*")) == before

@@ -17,7 +17,7 @@ from small_models import drawn_model
 from dinoidd.checkpoint.file import load_checkpoint, save_checkpoint
 from dinoidd.data.image import decode_image
 from dinoidd.data.manifest import FOLDER, index_images
-from dinoidd.errors import ImageError, OutputError
+from dinoidd.errors import CheckpointError, ImageError, OutputError
 from dinoidd.inference.predictor import Predictor
 from dinoidd.inference.source import ModelSource
 from dinoidd.output.schema import images_schema
@@ -263,3 +263,37 @@ def test_write_rows__again_replaces_by_the_same(segmenter: SegmentImages, tmp_pa
 def test_image_error__survives_a_process_boundary() -> None:
     error = pickle.loads(pickle.dumps(ImageError("truncated", "it ends early")))
     assert (error.kind, str(error)) == ("truncated", "it ends early")
+
+
+def test_segment_images__out_of_memory_halves_the_batch(
+    model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The third image never fits; the others do, two at a time."""
+    read = reader(write_plain(tmp_path / "in", 6), tmp_path)
+    segment = SegmentImages(ModelSource(checkpoint=str(model_file)), SIZE, 4, "cpu", 1)
+    chunk = read(0)
+    poison = chunk["image"][2].as_py()
+    predict = segment._predictor.predict
+
+    def short_of_memory(images_BHW3: np.ndarray, sizes: list[tuple[int, int]]) -> object:
+        if len(images_BHW3) > 2 or any(image.tobytes() == poison for image in images_BHW3):
+            raise torch.OutOfMemoryError(
+                "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 ..."
+            )
+        return predict(images_BHW3, sizes)
+
+    monkeypatch.setattr(segment._predictor, "predict", short_of_memory)
+    table = segment(chunk)
+
+    kinds = table["error_kind"].to_pylist()
+    assert kinds == [None, None, "out_of_memory", None, None, None]
+    assert table["error"][2].as_py() == "alone in its batch: CUDA out of memory"
+    assert table["classes"].null_count == 1
+
+
+def test_model_source__weights_that_changed_are_refused(model_file: Path) -> None:
+    source = ModelSource(checkpoint=str(model_file))
+    exact = source.exactly(source.describe())
+    assert exact.load() is not None
+    with pytest.raises(CheckpointError, match="has changed since the run began"):
+        replace(exact, weights="0" * 64).load()

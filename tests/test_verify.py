@@ -441,3 +441,10 @@ def test_verify__store_goes_away(run, s3: S3, monkeypatch):
     with pytest.raises(StorageError) as error:
         verify(reader)
     assert error.value.kind == "forbidden"
+
+
+def test_verify__files_of_another_run(run):
+    path = run.out / "run.json"
+    info = json.loads(path.read_text()) | {"run_id": "run-2", "fingerprint": run.fingerprint}
+    path.write_text(json.dumps(info))
+    assert sentences(run) == [f"{FIRST} is of another run: its run_id is not run.json's"]

@@ -8,11 +8,13 @@ from dinoidd.output.findings import Findings
 from dinoidd.output.schema import (
     METADATA_CLASSES,
     METADATA_FINGERPRINT,
+    METADATA_RUN_ID,
     class_table_of,
     images_schema,
 )
 
-# The run id may differ: a resumed run and `dinoidd retry` are runs of their own.
+# What is also in run.json, by its name there.
+FILE_METADATA = {METADATA_RUN_ID: "run_id", METADATA_FINGERPRINT: "fingerprint"}
 _SAME = {METADATA_CLASSES: "class table", METADATA_FINGERPRINT: "model fingerprint"}
 
 
@@ -22,10 +24,12 @@ class FileChecks:
     def __init__(self, findings: Findings) -> None:
         self.findings = findings
         self.first: dict[bytes, tuple[str, bytes]] = {}  # by metadata key: file and value
+        self.names: dict[str, dict[bytes, bytes]] = {}  # metadata by file
 
     def check(self, name: str, schema: pa.Schema) -> ClassTable | None:
         """The file's class table, or None where its rows cannot be checked."""
         metadata = schema.metadata or {}
+        self.names[name] = {key: metadata.get(key, b"") for key in FILE_METADATA}
         for key, what in _SAME.items():
             if key not in metadata:
                 self.findings.add("file metadata", f"{name} has no {what} in its metadata")
@@ -41,6 +45,11 @@ class FileChecks:
             self.findings.add("file metadata", f"{name} has an unusable class table: {error}")
             return None
         return table if self._has_columns(name, schema, images_schema(table)) else None
+
+    def others_than(self, key: bytes, value: str) -> str | None:
+        """The first file whose metadata has another value, if there is one."""
+        wrong = (n for n, metadata in self.names.items() if metadata.get(key) != value.encode())
+        return next(wrong, None)
 
     def _has_columns(self, name: str, schema: pa.Schema, expected: pa.Schema) -> bool:
         problems = []

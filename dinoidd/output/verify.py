@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from dinoidd.classes import ClassTable
 from dinoidd.data.manifest import FOLDER, read_manifest_info, read_rows
 from dinoidd.errors import OutputError
-from dinoidd.output.file_checks import FileChecks
+from dinoidd.output.file_checks import FILE_METADATA, FileChecks
 from dinoidd.output.findings import Findings
 from dinoidd.output.mask_checks import COLUMNS as MASK_COLUMNS
 from dinoidd.output.mask_checks import mask_problems
@@ -194,6 +194,11 @@ class _Verification:
             what = "is not there" if info is None else "has no counts"
             self.findings.add("run.json", f"run.json {what}")
             return
+        for key, what in FILE_METADATA.items():
+            if what in info and (wrong := self.files.others_than(key, str(info[what]))):
+                self.findings.add(
+                    "run.json", f"{wrong} is of another run: its {what} is not run.json's"
+                )
         seen = {
             "images": self.report.rows,
             "ok": self.report.ok,

@@ -27,7 +27,7 @@ from dinoidd.segment.cluster import Placement
 from dinoidd.segment.pipeline import run_chunks
 from dinoidd.segment.stages import ReadImages
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 REPOSITORY = Path(__file__).resolve().parents[1]
 IMAGES = 240
 MARK = "DINOIDD_TEST_PROCESSES"
@@ -145,6 +145,7 @@ def test_killed_driver__the_same_command_goes_on(job: Job) -> None:
     job.check()
 
 
+@pytest.mark.slow
 def test_killed_driver__twice(job: Job) -> None:
     for chunks in (3, 14):
         driver = job.start()
@@ -156,6 +157,7 @@ def test_killed_driver__twice(job: Job) -> None:
     job.check()
 
 
+@pytest.mark.slow
 def test_killed_model__the_run_goes_on(job: Job) -> None:
     driver = job.start()
     job.wait_for_chunks(3, driver)
@@ -166,6 +168,7 @@ def test_killed_model__the_run_goes_on(job: Job) -> None:
     job.check()
 
 
+@pytest.mark.slow
 def test_killed_reader_or_writer__the_run_goes_on(job: Job) -> None:
     driver = job.start()
     job.wait_for_chunks(3, driver)
@@ -184,6 +187,7 @@ def tasks(job: Job) -> list[int]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
 def test_signal__ends_promptly_and_can_be_resumed(job: Job, sent: signal.Signals) -> None:
     driver = job.start()
@@ -200,6 +204,7 @@ def test_signal__ends_promptly_and_can_be_resumed(job: Job, sent: signal.Signals
     job.check()
 
 
+@pytest.mark.slow
 def test_poison__ends_with_a_sentence(tmp_path: Path) -> None:
     """And not never, as with Ray's own default."""
 
@@ -282,6 +287,7 @@ def answers(port: int) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_job_submit__its_exit_status_is_the_run_s(head: Head, tmp_path: Path) -> None:
     code = tmp_path / "code"
     for part in ("dinoidd", "jobs"):
