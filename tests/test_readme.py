@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from synthetic_output import SyntheticOutput
 
 from dinoidd.cli import build_parser
@@ -25,6 +26,9 @@ def test_python_example__runs_on_a_run(example: str, tmp_path, monkeypatch, caps
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     SyntheticOutput(tmp_path / "demo", errors={3: ("empty", "the file has no bytes")})
+    scene = tmp_path / "demo" / "scenes" / "leftImg8bit" / "val" / "001" / "a_leftImg8bit.jpg"
+    scene.parent.mkdir(parents=True)
+    Image.new("RGB", (64, 48), "gray").save(scene)
 
     exec(compile(example, "README.md", "exec"), {})
 
@@ -38,6 +42,10 @@ def test_command__is_understood(command: str) -> None:
     parsed = build_parser(arguments).parse_args(arguments)
 
     assert parsed.command == arguments[0]
+
+
+def test_readme__is_finished() -> None:
+    assert "@@" not in README
 
 
 def test_readme__has_every_library_and_the_main_commands() -> None:
