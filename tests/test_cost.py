@@ -100,7 +100,7 @@ def test_model_command__text(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["model", "tiny", "--query-layers", "1"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "tiny, 26 classes (idd)"
-    assert "TFLOP at 256x256" in lines[5]
+    assert "FLOP at 256x256" in lines[5]
     assert len(lines) == 10
 
 

@@ -1,4 +1,4 @@
-"""The command line. Each command is a module with `SUMMARY`, `add_arguments(parser)` and `run(args)`."""
+"""The command line. Each command is a module with `add_arguments(parser)` and `run(args)`."""
 
 import argparse
 import importlib
@@ -55,7 +55,9 @@ def build_parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"dinoidd {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, summary in COMMANDS.items():
-        command = commands.add_parser(name, help=summary, description=summary.capitalize() + ".")
+        command = commands.add_parser(
+            name, help=summary, description=f"{summary[0].upper()}{summary[1:]}."
+        )
         if name in argv:
             module = importlib.import_module(f"dinoidd.cli.{name}")
             module.add_arguments(command)

@@ -49,10 +49,18 @@ def run(args: argparse.Namespace) -> int:
     print(f"  frozen      {cost.frozen_parameters:>14,} parameters")
     print(f"  trainable   {cost.trainable_parameters:>14,} (the classifier)")
     print(f"  no object   {cost.no_object_parameters:>14,} (kept from pretraining)")
-    print(f"  weights     {cost.bf16_bytes / 1e9:>14.2f} GB in bfloat16")
-    print(f"  one image   {cost.flops_per_image / 1e12:>14.3f} TFLOP at {size}x{size}")
+    print(f"  weights     {_scaled(cost.bf16_bytes, 'B'):>17} in bfloat16")
+    print(f"  one image   {_scaled(cost.flops_per_image, 'FLOP'):>20} at {size}x{size}")
     for part, flops in cost.flops_by_part.items():
-        print(
-            f"    {part:14} {flops / 1e12:>10.3f} TFLOP, {cost.parameters_by_part[part]:,} parameters"
-        )
+        parameters = f"{cost.parameters_by_part[part]:,} parameters"
+        print(f"    {part:14} {_scaled(flops, 'FLOP'):>16}, {parameters}")
     return 0
+
+
+def _scaled(value: float, unit: str) -> str:
+    """`15.29 GB`, `20.16 TFLOP`, `1.06 GFLOP`."""
+    for prefix in ("", "k", "M", "G"):
+        if value < 1000:
+            return f"{value:.2f} {prefix}{unit}"
+        value /= 1000
+    return f"{value:.2f} T{unit}"
