@@ -37,7 +37,7 @@ def run_facts(run: RunReader) -> list[tuple[str, str]]:
 def speed(run: RunReader) -> float | None:
     """Images a second after start-up, of the last session."""
     session = _object(_object(run.info or {}, "summary"), "session")
-    rate = session.get("images_per_second")
+    rate = session.get("steady_images_per_second")
     return float(rate) if isinstance(rate, int | float) else None
 
 
