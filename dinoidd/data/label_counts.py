@@ -1,5 +1,6 @@
 """What the files of frames hold: one frame counted, and the sums, which add up across workers."""
 
+import struct
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -164,13 +165,17 @@ class FrameCounter:
             tally.classes.setdefault(name, Classes()).merge(_classes(raw, counts, kind))
 
 
+# What Pillow raises on a damaged header or EXIF block.
+_DAMAGE = (OSError, ValueError, SyntaxError, TypeError, EOFError, LookupError, struct.error)
+
+
 def _upright_size(file: BinaryIO) -> tuple[int, int]:
     """Width and height after EXIF orientation, which labels are drawn for. Raises ImageError."""
     try:
         with Image.open(file) as image:
             turned = image.getexif().get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
             return (image.height, image.width) if turned else image.size
-    except (OSError, ValueError, SyntaxError) as error:
+    except _DAMAGE as error:
         raise ImageError("corrupt", f"cannot be read as an image: {error}") from error
 
 

@@ -1,5 +1,6 @@
 """Masks that a model draws while they are evaluated, from a checkpoint and a folder of images."""
 
+import math
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,7 +11,7 @@ from PIL import Image
 from dinoidd.classes import ClassTable
 from dinoidd.data.image import decode_image
 from dinoidd.data.listing import list_images
-from dinoidd.errors import DinoiddError
+from dinoidd.errors import DinoiddError, ImageError
 from dinoidd.evaluation.frames import Frame, frame_of
 from dinoidd.evaluation.predictions import Opened
 from dinoidd.inference.predictor import Predictor, pick_device
@@ -54,7 +55,10 @@ class ModelPredictions:
         predictor = _predictor(self.source, pick_device(self.device))
         image = decode_image(ObjectReader(self.options).read(uri), max_pixels=_MAX_PIXELS)
         side = predictor.model.config.image_size
-        return predictor.predict(image.resized((side, side))[None], [image.size])[0].classes
+        prediction = predictor.predict(image.resized((side, side))[None], [image.size])[0]
+        if not math.isfinite(prediction.certainty.confidence):
+            raise ImageError("not_finite", "the model's output is not a number")
+        return prediction.classes
 
 
 @lru_cache(maxsize=1)

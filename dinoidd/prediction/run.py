@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dinoidd.ahead import ahead, batches
 from dinoidd.data.listing import list_images
-from dinoidd.errors import DinoiddError, ImageError, StorageError
+from dinoidd.errors import DinoiddError, ImageError, InputError, StorageError
 from dinoidd.prediction.folder import write_folder
 from dinoidd.prediction.inputs import InputImage
 from dinoidd.prediction.naming import FolderNames, folders_below
@@ -61,6 +61,11 @@ def list_arguments(
             elif info.uri not in found:
                 below = tuple(folders_below(info.uri, argument))
                 found[info.uri] = ListedImage(uri=info.uri, below=below)
+    if not found:
+        raise InputError(
+            f"all {left_out:,} images named are inside --output {output}, where the results go: "
+            "choose another --output"
+        )
     return list(found.values()), left_out
 
 
