@@ -302,7 +302,7 @@ def test_predict__array_of_a_wrong_kind(segmenter: Segmenter, shape: str) -> Non
         (b"hello", "not_an_image", "5 bytes that start with 68 65 6c 6c 6f"),
         (np.zeros((0, 4, 3), np.uint8), "empty", r"an array of \[0, 4, 3\] has no pixels"),
         (Image.new("RGB", (0, 4)), "empty", "has no pixels"),
-        (Image.new("F", (4, 4)), "unsupported", "floating-point"),
+        (Image.new("F", (4, 4)), "unsupported", r"32-bit pixels \(mode F\)"),
         (17, "unsupported", "a int is no image: give a path or URL"),
     ],
 )
