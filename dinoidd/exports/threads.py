@@ -1,9 +1,10 @@
 """One function over a stream in threads, in order, with few items in memory."""
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
+
+from dinoidd.ahead import ahead
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -16,13 +17,7 @@ def map_in_threads(function: Callable[[T], R], items: Iterable[T], threads: int)
     Pillow and the stores let other threads work while they decode, encode, read and write.
     """
     pool = ThreadPoolExecutor(threads)
-    pending: deque[Future[R]] = deque()
     try:
-        for item in items:
-            pending.append(pool.submit(function, item))
-            if len(pending) >= threads * _AHEAD:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
+        yield from ahead(pool, function, items, threads * _AHEAD - 1)
     finally:
         pool.shutdown(cancel_futures=True)
