@@ -16,6 +16,7 @@ class SegmentConfig:
     output: str  # folder or bucket prefix
     checkpoint: str | None = None  # exactly one of this
     preset: str | None = None  # and this
+    base: str | None = None  # of a trained checkpoint, where the file it was trained on has moved
     classes: str | None = None  # class table of a preset; None: idd
     seed: int = 0  # of a preset's random weights
     image_size: int | None = None  # pixels of the model's square; None: the model's own
@@ -43,6 +44,8 @@ class SegmentConfig:
             yield "give either --checkpoint FILE or --preset NAME (random weights)"
         if self.checkpoint is not None and self.classes is not None:
             yield f"--classes {self.classes} goes with --preset: a checkpoint has a table of its own"
+        if self.base is not None and self.checkpoint is None:
+            yield f"--base {self.base} goes with the --checkpoint that was trained on it"
         if self.dtype not in DTYPES:
             yield f"--dtype {self.dtype}: there are {', '.join(DTYPES)}"
         if self.image_size is not None and (self.image_size < 32 or self.image_size % 32):

@@ -33,6 +33,10 @@ class ClusterError(DinoiddError):
     """The Ray cluster cannot satisfy the request."""
 
 
+class TrainingError(DinoiddError):
+    """A training run cannot go on: its loss is not a number, or its memory is spent."""
+
+
 class StorageError(DinoiddError):
     """One object or bucket could not be read or written; `kind` is a short fixed word.
 

@@ -16,7 +16,7 @@ from dinoidd.inference.source import ModelSource
 from dinoidd.prediction.inputs import ImageLike, InputImage, read_image
 from dinoidd.prediction.probabilities import predict_with_probabilities
 from dinoidd.prediction.segmentation import Segmentation
-from dinoidd.storage import ObjectReader, StorageOptions
+from dinoidd.storage import ObjectReader, StorageOptions, shown
 
 ImageList = (
     list[Any] | tuple[Any, ...]
@@ -71,20 +71,23 @@ class Segmenter:
         cls,
         checkpoint: str | os.PathLike[str],
         *,
+        base: str | os.PathLike[str] | None = None,
         device: str = "auto",
         dtype: str = "auto",
         image_size: int | None = None,
         batch_size: int = 8,
         endpoint_url: str | None = None,
     ) -> "Segmenter":
-        """The model of a file that `dinoidd convert` wrote; a URL is downloaded once a machine.
+        """The model of a file of `dinoidd convert` or `train`; a URL is downloaded once a machine.
 
         Args:
+            base: of a file of `train`, the file that it was trained on; None: where that was.
             dtype: "float32", "bfloat16", or "auto": bfloat16 on GPUs, float32 on CPUs.
             endpoint_url: an S3 server other than AWS.
         """
         source = ModelSource(
             checkpoint=os.fspath(checkpoint),
+            base=None if base is None else os.fspath(base),
             dtype=pick_dtype(dtype, device),
             storage=StorageOptions(endpoint_url=endpoint_url),
         )
@@ -129,14 +132,16 @@ class Segmenter:
         """
         if isinstance(image, list | tuple):
             return list(self.predict_each(image, probabilities=probabilities))
-        return self._results([self.read(image)], probabilities)[0]
+        return self._results([self._read_named(image, "the image")], probabilities)[0]
 
     def predict_each(
         self, images: Iterable[ImageLike], *, probabilities: bool = False
     ) -> Iterator[Segmentation]:
         """As `predict` of a list, one after another: a batch is in memory, never all."""
         for batch in batches(enumerate(images), self.batch_size):
-            yield from self._results([self._read_item(*item) for item in batch], probabilities)
+            yield from self._results(
+                [self._read_named(i, f"image {n} of the list") for n, i in batch], probabilities
+            )
 
     def read(self, image: ImageLike) -> InputImage:
         """Read and decode an image for `segment`; from any thread. Raises as `predict`."""
@@ -166,12 +171,13 @@ class Segmenter:
             ) from error
         return [_result(self.class_table, i, p) for i, p in zip(images, predictions, strict=True)]
 
-    def _read_item(self, index: int, image: ImageLike) -> InputImage:
+    def _read_named(self, image: ImageLike, unnamed: str) -> InputImage:
+        """As `read`; the error's sentence has the file, or `unnamed`, and the kind."""
         try:
             return self.read(image)
         except ImageError as error:
-            where = image if isinstance(image, str | os.PathLike) else f"image {index} of the list"
-            raise ImageError(error.kind, f"{where}: {error}") from error
+            where = shown(os.fspath(image)) if isinstance(image, str | os.PathLike) else unnamed
+            raise ImageError(error.kind, f"{where}: {error.kind}: {error}") from error
 
     def _results(self, images: list[InputImage], probabilities: bool) -> list[Segmentation]:
         results = []

@@ -18,6 +18,7 @@ from dinoidd.classes import (
     ClassInfo,
     ClassTable,
     RawValues,
+    encodings_of,
     load_class_table,
 )
 from dinoidd.classes.idd_labels import IDD_LABELS, find_label
@@ -125,6 +126,20 @@ def test_decode__idd_in_both_encodings() -> None:
     assert road255.decode(np.array([[255, 1, 25]], np.uint8)).tolist() == [[0, 1, 25]]
     with pytest.raises(ClassTableError, match=r"does not name: 0 \(1 pixels\)"):
         road255.decode(raw_HW)
+
+
+def test_encodings_of__raw_values_of_its_own_are_not_idds() -> None:
+    assert encodings_of(IDD) == IDD_ENCODINGS
+    assert encodings_of(ClassTable.from_dict(IDD.to_dict(full=True))) == IDD_ENCODINGS
+    own = ClassTable(name="idd", classes=IDD.classes, raw=RawValues(values={7: 0}))
+    assert own == IDD
+    assert encodings_of(own) == {"table": own.raw}
+
+
+def test_stored__raw_values_are_kept_where_there_are_any() -> None:
+    assert IDD.stored() == IDD.to_dict()
+    cityscapes = BUILT_IN["cityscapes"]
+    assert ClassTable.from_dict(cityscapes.stored()).raw == cityscapes.raw
 
 
 def test_decode__cityscapes_ade20k_and_camvid() -> None:

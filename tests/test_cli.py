@@ -37,7 +37,10 @@ SHARED = {
     "--batch-size": ("batch", "bs"),
     "--dtype": ("precision", "type"),
     "--device": ("gpu", "cuda"),
-    "--restart": ("overwrite", "force"),
+    "--restart": (
+        "force",
+        "redo",
+    ),  # `data labels --overwrite` is another thing: it takes others' files
 }
 VARIED = {"--json": "evaluate writes a FILE", "--image-size": "generated scenes are no squares"}
 

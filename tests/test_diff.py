@@ -13,8 +13,7 @@ from PIL import Image
 from synthetic_output import TABLE, SyntheticOutput
 
 from dinoidd.classes import ClassInfo, ClassTable
-from dinoidd.cli import main
-from dinoidd.cli.data import progress
+from dinoidd.cli import main, progress
 from dinoidd.diff import comparison as comparison_module
 from dinoidd.diff import sheet as sheet_module
 from dinoidd.diff.image import diff_masks

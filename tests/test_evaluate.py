@@ -6,8 +6,9 @@ import pytest
 from evaluation_files import FIXTURE, SmallSet, class_of, make_set, run, save, street, worse
 from PIL import Image
 
-from dinoidd.classes import IDD, IDD_LEVEL2, ClassTable
+from dinoidd.classes import BUILT_IN, IDD, IDD_LEVEL2, ClassTable
 from dinoidd.cli import main
+from dinoidd.evaluation.config import RESOLUTIONS
 
 
 @pytest.fixture
@@ -84,22 +85,43 @@ def test_evaluate__bad_files_are_told_and_the_rest_counts(small: SmallSet) -> No
     save(small.drawn("0", "000002"), street(1, (36, 60)))
     result = small.evaluate("--resolution", "native", rc=1)
     told = {Path(p["file"]): p["what"] for p in result["problems"]}
-    assert told[small.drawn("0", "000000")] == "not_an_image: 6 bytes that are no PNG"
-    assert told[small.label("0", "000001")].startswith("truncated: a damaged PNG of ")
-    assert told[small.drawn("0", "000002")] == "60x36 pixels, its label has 64x36"
+    assert told[small.drawn("0", "000000")] == (
+        "not_an_image: cannot be read as an image: 6 bytes of no known format"
+    )
+    assert told[small.label("0", "000001")].startswith(
+        "truncated: cannot be read as an image: the end of the PNG of "
+    )
+    assert told[small.drawn("0", "000002")] == (
+        "60x36 pixels, its label has 64x36: --allow-size-mismatch, or a --resolution, resizes it"
+    )
     assert not any(p["counted"] for p in result["problems"])
     assert result["frames"]["evaluated"] == len(keep)
     assert result["drives"][0] == expected["drives"][1]
 
 
-def test_evaluate__size_mismatch_may_be_allowed(small: SmallSet) -> None:
-    small_one = Image.open(small.drawn("0", "000000")).resize((32, 18), Image.Resampling.NEAREST)
-    small_one.save(small.drawn("0", "000000"))
-    result = small.evaluate(rc=1)
-    what = "32x18 pixels, its label has 64x36 (--allow-size-mismatch resizes both)"
-    assert [p["what"] for p in result["problems"]] == [what]
-    assert small.evaluate("--allow-size-mismatch")["frames"]["evaluated"] == 6
-    small.evaluate("--allow-size-mismatch", "--resolution", "native", rc=1)
+@pytest.mark.parametrize("resolution", ["720", "240"])
+def test_evaluate__other_sizes_are_resized_alike(small: SmallSet, resolution: str) -> None:
+    """As the official script does, which resizes both whatever they are."""
+    path, size = small.drawn("0", "000000"), RESOLUTIONS[resolution]
+    Image.open(path).resize((50, 31), Image.Resampling.NEAREST).save(path)
+    expected = np.zeros((27, 27), int)
+    for truth in small.truth.rglob("*.png"):
+        files = truth, small.drawn(truth.parent.name, truth.name.partition("_")[0])
+        images = (Image.open(f).resize(size, Image.Resampling.NEAREST) for f in files)
+        np.add.at(expected, tuple(np.minimum(np.asarray(image), 26) for image in images), 1)
+    result = small.evaluate("--resolution", resolution)
+    assert result["confusion"]["matrix"] == expected.tolist()
+
+
+def test_evaluate__another_size_at_native_resolution(small: SmallSet) -> None:
+    path = small.drawn("0", "000000")
+    expected = Image.open(path).resize((32, 18), Image.Resampling.NEAREST)
+    expected.save(path)
+    result = small.evaluate("--resolution", "native", rc=1)
+    assert result["frames"]["evaluated"] == 5
+    allowed = small.evaluate("--resolution", "native", "--allow-size-mismatch")
+    expected.resize((64, 36), Image.Resampling.NEAREST).save(path)
+    assert allowed["confusion"] == small.evaluate("--resolution", "native")["confusion"]
 
 
 def test_evaluate__unknown_raw_values_are_void_and_told(small: SmallSet) -> None:
@@ -132,12 +154,18 @@ def test_evaluate__road255_labels(small: SmallSet) -> None:
         key: class_of(result, "road")[key] for key in ("precision", "iou", "predicted_pixels")
     }
     wrong = small.evaluate("--resolution", "native", rc=1)
-    assert "this is the encoding road255, set --encoding road255" in wrong["problems"][0]["what"]
+    assert wrong["problems"][0]["what"] == (
+        "0 occurs in none of 6 label images, and 255 covers much of 6: 255 is road here (encoding "
+        "`road255`); set --encoding road255"
+    )
 
 
 def test_evaluate__official_labels_read_as_road255(small: SmallSet) -> None:
     result = small.evaluate("--encoding", "road255", rc=1)
-    assert "set --encoding official" in result["problems"][0]["what"]
+    assert result["problems"][0]["what"] == (
+        "0 (road) occurs in 6 of 6 label images, as it does in the official encoding alone; set "
+        "--encoding official"
+    )
     assert len(result["problems"]) == 1 + 6  # and every file, whose 0 means nothing
 
 
@@ -186,15 +214,117 @@ def test_evaluate__label_suffix(small: SmallSet, capsys) -> None:
         path.unlink()
     assert main(["evaluate", "--data", str(small.root), "--predictions", str(small.pred)]) == 2
     error = capsys.readouterr().err
-    assert "(kinds there: labelIds, labelcsTrainIds" in error
+    assert "holds no *_gtFine_labellevel3Ids.png (kinds there: labelIds, labelcsTrainIds" in error
     assert "choose one with --label-suffix" in error
+
+
+@pytest.mark.parametrize(
+    ("table", "kind"),
+    [
+        ("idd", "labellevel3Ids"),
+        ("idd_level2", "labellevel2Ids"),
+        ("idd_level1", "labellevel1Ids"),
+        ("cityscapes", "labelIds"),
+        ("cityscapes_train_ids", "labelTrainIds"),
+        ("cityscapes_train_ids", "labelcsTrainIds"),
+    ],
+)
+def test_evaluate__the_class_table_chooses_the_label_files(
+    small: SmallSet, table: str, kind: str, capsys
+) -> None:
+    raw = BUILT_IN[table].raw_values
+    values = [value for value, class_id in raw.values.items() if class_id != 255]
+    for path in list(small.truth.rglob("*.png")):
+        save(path, np.full((36, 64), 33, np.uint8))  # a name that is not the table's
+        right = np.resize(np.array(values, np.uint8), (36, 64))
+        path.rename(path.with_name(path.name.replace("labellevel3Ids", "labelids")))
+        save(path.with_name(path.name.replace("labellevel3Ids", kind)), right)
+        drive, frame = path.parent.name, path.name.partition("_")[0]
+        small.drawn(drive, frame).unlink()
+        save(small.pred / drive / f"{frame}.png", raw.decode(right))
+    result = small.evaluate("--classes", table)
+    assert result["levels"][result["finest_level"]]["mean_iou"] == 1.0
+    for path in small.truth.rglob(f"*{kind}.png"):
+        path.unlink()
+    where = ["--data", str(small.root), "--predictions", str(small.pred), "--classes", table]
+    assert main(["evaluate", *where]) == 2
+    assert "(kinds there: labelids, and 0 other PNGs)" in capsys.readouterr().err
+
+
+def test_evaluate__a_table_without_a_kind_takes_the_only_one(small: SmallSet, capsys) -> None:
+    entries = [{"name": f"class {i}", "color": [i, i, i]} for i in range(26)]
+    table = small.root / "mine.json"
+    table.write_text(json.dumps({"name": "mine", "classes": entries}))
+    assert small.evaluate("--classes", table)["frames"]["evaluated"] == 6
+    save(small.truth / "0" / "000000_gtFine_labelids.png", street(0))
+    where = ["--data", str(small.root), "--predictions", str(small.pred)]
+    assert main(["evaluate", *where, "--classes", str(table)]) == 2
+    assert "label images of several kinds (kinds there: labelids, labellevel3Ids" in (
+        capsys.readouterr().err
+    )
+    small.evaluate("--classes", table, "--label-suffix", "_gtFine_labellevel3Ids.png")
+
+
+def test_evaluate__predictions_named_as_another_kind(small: SmallSet, capsys) -> None:
+    for path in list(small.pred.rglob("*.png")):
+        path.rename(path.with_name(path.name.replace("labellevel3Ids", "labelids")))
+    where = ["--data", str(small.root), "--predictions", str(small.pred)]
+    assert main(["evaluate", *where]) == 2
+    assert "predictions are class ids, call them NAME.png" in capsys.readouterr().err
+
+
+def test_evaluate__idds_classes_with_raw_values_of_their_own(small: SmallSet) -> None:
+    expected = small.evaluate()
+    table = IDD.to_dict() | {"ignore": [255]}
+    for class_id, entry in enumerate(table["classes"]):
+        entry["values"] = [100 + class_id]
+    (small.root / "mine.json").write_text(json.dumps(table))
+    for path in small.truth.rglob("*.png"):
+        ids = np.array(Image.open(path))
+        save(path, np.where(ids == 255, ids, ids + 100).astype(np.uint8))
+    result = small.evaluate("--classes", small.root / "mine.json")
+    assert result["confusion"] == expected["confusion"]
+    assert result["settings"]["encoding"] == "table"
+
+
+def test_evaluate__frames_of_other_splits_are_left_out(small: SmallSet, capsys) -> None:
+    expected = small.evaluate()
+    for path in list(small.pred.rglob("*.png")):
+        name = path.relative_to(small.pred)
+        save(small.root / "both" / "train" / name, street(99))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save(small.root / "both" / "val" / name, np.array(Image.open(path)))
+    both = ("--data", small.root, "--predictions", small.root / "both")
+    result = run(*both, to=small.root)
+    assert result["confusion"] == expected["confusion"]
+    assert result["frames"]["of_other_splits"] == {"train": 6}
+    assert "predictions of split train, left out: 6" in capsys.readouterr().out
+    (small.root / "both" / "val" / "1" / "000002_gtFine_labellevel3Ids.png").unlink()
+    result = run(*both, rc=1, to=small.root)
+    assert result["frames"]["without_prediction"] == ["1/000002"]
+    run(*both, "--allow-missing", to=small.root)
+    train = ["--data", str(small.root), "--predictions", str(small.root / "both" / "train")]
+    assert main(["evaluate", *train]) == 2
+    assert "; 6 are of other splits: train)" in capsys.readouterr().err
+
+
+def test_evaluate__text_leaves_out_an_official_level_without_a_figure(
+    small: SmallSet, capsys
+) -> None:
+    small.evaluate()
+    assert "level1, official" in capsys.readouterr().out
+    for path in small.root.rglob("*.png"):
+        save(path, np.full((36, 64), 25, np.uint8))
+    small.evaluate()
+    assert "level1, official" not in capsys.readouterr().out
 
 
 def test_evaluate__coarse_table(small: SmallSet) -> None:
     level2 = IDD.level("level2")
     lookup = np.array([*level2.of, *[255] * 230], np.uint8)
-    for path in small.root.rglob("*.png"):
-        save(path, lookup[np.array(Image.open(path))])
+    for path in list(small.root.rglob("*.png")):
+        coarse = path.with_name(path.name.replace("level3", "level2"))
+        save(coarse, lookup[np.array(Image.open(path))])
     result = small.evaluate("--classes", "idd_level2")
     assert list(result["levels"]) == ["idd_level2", "level1"]
     assert result["settings"]["resolution"] == "720"
@@ -249,11 +379,11 @@ def test_evaluate__palette_predictions_and_16_bit_ones(small: SmallSet) -> None:
     image.putpalette(IDD.palette)
     image.save(small.drawn("0", "000000"))
     assert small.evaluate()["confusion"] == expected
-    Image.fromarray(np.zeros((36, 64), np.uint16)).save(small.drawn("0", "000001"))
+    Image.fromarray(np.full((36, 64), 300, np.uint16)).save(small.drawn("0", "000001"))
     Image.new("RGB", (64, 36)).save(small.drawn("0", "000002"))
     told = [p["what"] for p in small.evaluate(rc=1)["problems"]]
     assert told == [
-        "unsupported: an image of mode I;16: the class table reads one 8-bit channel",
+        "unsupported: has pixels of the kind I;16: 8-bit values are needed",
         "unsupported: an image in colour: the class table reads one 8-bit channel",
     ]
 

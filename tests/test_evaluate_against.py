@@ -11,7 +11,7 @@ from PIL import Image
 from dinoidd.classes import IDD, ClassInfo, ClassTable
 from dinoidd.cli import main
 from dinoidd.evaluation.comparison import FrameTallies, compare
-from dinoidd.evaluation.confusion_picture import draw_confusion
+from dinoidd.output.confusion_picture import draw_confusion
 from dinoidd.evaluation.frames import Frame, frame_of
 from dinoidd.metrics import confusion_matrix, tally
 
@@ -100,6 +100,21 @@ def test_evaluate__against_itself(small: SmallSet) -> None:
     comparison = small.evaluate("--against", small.pred)["comparison"]
     assert {entry["verdict"] for entry in comparison["classes"]} == {"the same"}
     assert comparison["mean_iou"]["difference"] == 0
+
+
+def test_evaluate__against_lists_changed_classes_first(small: SmallSet, capsys) -> None:
+    result = small.evaluate("--resolution", "native", "--against", small.root / "bad")
+    lines = capsys.readouterr().out.partition("\npixel accuracy ")[2].partition("by more than")[0]
+    rows = lines.rpartition("\npixel accuracy ")[2].splitlines()[1:-1]
+    verdicts = {entry["name"]: entry["verdict"] for entry in result["comparison"]["classes"]}
+    listed = [verdicts[row.partition("  ")[0]] for row in rows]
+    changed = [verdict in ("better", "worse") for verdict in listed]
+    quiet = [verdict in ("the same", "absent") for verdict in listed]
+    assert len(listed) == 26
+    assert any(changed)
+    assert any(quiet)
+    assert changed == sorted(changed, reverse=True)
+    assert quiet == sorted(quiet)
 
 
 def test_evaluate__against_other_settings(small: SmallSet, capsys) -> None:

@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -226,12 +227,26 @@ def test_coco__panoptic_follows_its_rules(run, tmp_path):
     assert (tmp_path / "in" / images[5]["file_name"]).is_file()  # below the images' folder
 
 
+def test_coco__file_name_leads_to_the_image(tmp_path):
+    uris = ["s3://b/day 1/a#1.jpg", "s3://b/day 1/.hidden/CON.png", "s3://b/day 1/a 1.jpg"]
+    run = hostile_run(tmp_path, uris)
+    assert command(run, "coco", tmp_path / "x") == 0
+    for name in ("panoptic", "stuff"):
+        content = json.loads((tmp_path / f"x/annotations/{name}.json").read_text())
+        root = content["info"]["images_root"]
+        assert [root + image["file_name"] for image in content["images"]] == uris
+    panoptic = json.loads((tmp_path / "x/annotations/panoptic.json").read_text())
+    masks = [annotation["file_name"] for annotation in panoptic["annotations"]]
+    assert masks == ["a_1~0.png", "_hidden/_CON.png", "a_1~2.png"]
+    assert all((tmp_path / "x/panoptic" / mask).is_file() for mask in masks)
+
+
 # Hugging Face
 
 
 def test_hugging_face__is_read_by_datasets(idd_run, tmp_path, monkeypatch):
     Path(idd_run.uri(9)).unlink()
-    assert command(idd_run, "hugging-face", tmp_path / "x") == 0
+    assert command(idd_run, "hugging-face", tmp_path / "x") == 1
     from datasets import load_dataset
 
     data = load_dataset(str(tmp_path / "x"), cache_dir=str(tmp_path / "cache"))
@@ -246,6 +261,19 @@ def test_hugging_face__is_read_by_datasets(idd_run, tmp_path, monkeypatch):
     assert rows[4]["uri"] == idd_run.uri(4)
     names = json.loads((tmp_path / "x/id2label.json").read_text())
     assert names == {"0": "road", "1": "traffic light", "2": "sky", "3": "rail track"}
+
+
+def test_hugging_face__no_original_can_be_read(idd_run, tmp_path, capsys):
+    shutil.rmtree(tmp_path / "in")
+    assert command(idd_run, "hugging-face", tmp_path / "x") == 1
+    out = capsys.readouterr().out
+    assert "exported  19 masks" in out
+    assert "no image  19 rows: missing 19\n" in out
+    examples = ", ".join(f"{idd_run.uri(i)} (missing)" for i in range(3))
+    assert out.endswith(
+        "note: 19 original images could not be read, so their rows have a mask and no image: "
+        f"{examples}, ...\n"
+    )
 
 
 def test_hugging_face__shards(run, tmp_path, monkeypatch):
@@ -280,7 +308,10 @@ def test_fiftyone__data_and_labels_pair_up(idd_run, tmp_path, capsys):
     assert targets["1"] == "road"
     out = capsys.readouterr().out
     assert "left out  1 rows: missing 1" in out
-    assert "1 images are left out because the original could not be read" in out
+    assert (
+        "note: 1 original image could not be read, so it is left out: FiftyOne shows no mask without "
+        f"its image: {idd_run.uri(9)} (missing)\n"
+    ) in out
 
 
 def test_original__has_to_be_of_the_masks_size(tmp_path):
@@ -362,6 +393,11 @@ def test_export__where_that_is_no_sql(run, tmp_path):
 def test_export__nothing_to_export(run, tmp_path):
     with pytest.raises(ConfigError, match="no mask to export: of 100 rows 2 match"):
         export(reader(run), str(tmp_path / "x"), format="png", where="status = 'error'")
+    with pytest.raises(ConfigError) as caught:
+        export(reader(run), str(tmp_path / "x"), format="png", where="confidence > 5")
+    assert str(caught.value) == (
+        "--where 'confidence > 5' matches none of the 100 rows: there is nothing to export"
+    )
 
 
 @pytest.mark.parametrize("format", FORMATS)

@@ -22,6 +22,10 @@ from dinoidd.storage import Store
 
 SIZE = (16, 10)
 STREET = {0: 80, 9: 40, 25: 40}  # pixels of road, car and sky
+POLYGONS = (
+    '{"imgWidth": 16, "imgHeight": 10, '
+    '"objects": [{"label": "car", "polygon": [[1, 1], [9, 1], [5, 9]]}]}'
+)
 OTHER_STREET = {0: 100, 4: 20, 255: 40}
 
 
@@ -82,7 +86,7 @@ def test_inspect__what_is_missing_and_what_is_broken(tmp_path: Path) -> None:
     broken = write_label(tmp_path, "train/0/e", STREET)
     broken.write_bytes(broken.read_bytes()[:60])
     write_image(tmp_path, "train/0/f")
-    (tmp_path / "gtFine/train/0/f_gtFine_polygons.json").write_text("{}")
+    (tmp_path / "gtFine/train/0/f_gtFine_polygons.json").write_text(POLYGONS)
     write_image(tmp_path, "test/1/g")
     (tmp_path / "leftImg8bit/test/1/g_leftImg8bit.jpg").write_bytes(b"")
     found = inspect(tmp_path)
@@ -101,6 +105,22 @@ def test_inspect__what_is_missing_and_what_is_broken(tmp_path: Path) -> None:
         "1 files are a second image or label of their frame, such as",
     ):
         assert any(part in warning for warning in warnings), (part, warnings)
+
+
+def test_inspect__broken_polygons_are_no_label(tmp_path: Path) -> None:
+    for name, text in (("a", "{"), ("b", POLYGONS.replace("car", "cow")), ("c", POLYGONS)):
+        write_image(tmp_path, f"train/0/{name}")
+        path = tmp_path / f"gtFine/train/0/{name}_gtFine_polygons.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    found = inspect(tmp_path)
+    train = found.splits["train"]
+    assert (train.frames, train.polygons, train.without_label.count) == (3, 1, 2)
+    assert train.only_polygons.examples == ["train/0/c"]
+    assert train.broken.examples[1] == (
+        f"{tmp_path}/gtFine/train/0/b_gtFine_polygons.json: object 0 has the unknown label 'cow'"
+    )
+    assert "train: an image and no label: 2 frames (train/0/a, train/0/b)" in find_warnings(found)
 
 
 def test_inspect__nothing_odd(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from dinoidd.cli import main
 from dinoidd.data.labels import draw_label_images, find_polygon_files, label_path
-from dinoidd.data.polygons import PolygonError, draw_labels, parse_annotation
+from dinoidd.data.polygons import PolygonError, draw_labels, parse_annotation, read_annotation
 from dinoidd.data.processes import map_in_processes
 from dinoidd.errors import ConfigError, InputError
 
@@ -123,23 +123,85 @@ def test_labels__a_second_call_draws_only_what_changed(tmp_path: Path) -> None:
     images = [label_path(path, "level3Id") for path in paths]
     before = [image.read_bytes() for image in images]
     write(tmp_path, "b", annotation({"label": "bus", "polygon": SQUARE}))
-    images[2].write_bytes(before[2][:-5])  # cut off by another program
-    later = paths[2].stat().st_mtime_ns + 10**9
-    os.utime(images[2], ns=(later, later))
+    images[2].write_bytes(before[2][:-5])  # cut off, when a disk was full
     info = draw_label_images(tmp_path, workers=1)
     assert (info.drawn, info.there) == (2, 1)
     assert np.asarray(Image.open(images[1]))[3, 3] == 11
     assert [images[0].read_bytes(), images[2].read_bytes()] == [before[0], before[2]]
-    info = draw_label_images(tmp_path, workers=1, restart=True)
+    info = draw_label_images(tmp_path, workers=1, overwrite=True)
     assert (info.drawn, info.there) == (3, 0)
     assert not list(tmp_path.rglob("*.part"))
 
 
-def test_labels__images_of_another_tool_stay(tmp_path: Path) -> None:
+@pytest.mark.parametrize("age", [-(10**9), 0, 10**9])  # ns, against the polygons
+def test_labels__images_of_another_tool_stay(tmp_path: Path, age: int) -> None:
     path = write(tmp_path, "a", annotation())
-    Image.new("L", (8, 8), 7).save(label_path(path, "level3Id"))
+    image = label_path(path, "level3Id")
+    Image.new("L", (8, 8), 7).save(image)
+    time_ns = path.stat().st_mtime_ns + age
+    os.utime(image, ns=(time_ns, time_ns))
+    before = image.read_bytes()
+    for _ in range(2):
+        info = draw_label_images(tmp_path, workers=1)
+        assert (info.drawn, info.there, info.foreign) == (0, 0, 1)
+        assert info.foreign_examples == [str(image)]
+        assert image.read_bytes() == before
+    assert draw_label_images(tmp_path, workers=1, overwrite=True).drawn == 1
     assert draw_label_images(tmp_path, workers=1).there == 1
-    assert draw_label_images(tmp_path, workers=1, restart=True).drawn == 1
+
+
+def test_labels__another_tools_image_of_the_same_polygons_is_there(tmp_path: Path) -> None:
+    path = write(tmp_path, "a", annotation({"label": "car", "polygon": SQUARE}))
+    image = label_path(path, "level3Id")
+    draw_labels(read_annotation(path), "level3Id").save(image, compress_level=0)
+    before = image.read_bytes()
+    assert draw_label_images(tmp_path, workers=1).there == 1
+    write(tmp_path, "a", annotation({"label": "bus", "polygon": SQUARE}))
+    assert draw_label_images(tmp_path, workers=1).foreign == 1
+    assert image.read_bytes() == before
+
+
+def test_labels__what_was_changed_by_hand_stays(tmp_path: Path) -> None:
+    path = write(tmp_path, "a", annotation({"label": "car", "polygon": SQUARE}))
+    draw_label_images(tmp_path, workers=1)
+    Image.new("L", (8, 8), 3).save(label_path(path, "level3Id"))
+    assert draw_label_images(tmp_path, workers=1).foreign == 1
+
+
+def test_labels__a_copied_data_set_is_known_by_its_digests(tmp_path: Path) -> None:
+    write(tmp_path / "a", "x", annotation({"label": "car", "polygon": SQUARE}))
+    draw_label_images(tmp_path / "a", workers=1)
+    shutil.copytree(tmp_path / "a", tmp_path / "b", copy_function=shutil.copyfile)  # new times
+    write(tmp_path / "b", "x", annotation({"label": "bus", "polygon": SQUARE}))
+    assert draw_label_images(tmp_path / "b", workers=1).drawn == 1
+
+
+def test_labels__a_torn_record_overwrites_nothing(tmp_path: Path) -> None:
+    paths = [write(tmp_path, n, annotation({"label": "car", "polygon": SQUARE})) for n in "ab"]
+    draw_label_images(tmp_path, workers=1)
+    record = paths[0].with_name(".dinoidd_labels")
+    record.write_bytes(record.read_bytes()[:-30])
+    assert draw_label_images(tmp_path, workers=1).there == 2
+    record.unlink()
+    write(tmp_path, "a", annotation({"label": "bus", "polygon": SQUARE}))
+    info = draw_label_images(tmp_path, workers=1)
+    assert (info.there, info.foreign) == (1, 1)
+
+
+def test_cli__images_of_another_tool_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = label_path(write(tmp_path, "a", annotation()), "level3Id")
+    Image.new("L", (8, 8), 7).save(image)
+    assert main(["data", "labels", "--root", str(tmp_path), "--workers", "1"]) == 1
+    out, err = capsys.readouterr()
+    assert "\nforeign   1\n" in out
+    assert err == (
+        "1 label images were left alone: they differ from what the polygons give, and another tool "
+        f"made or changed them: {image}; --overwrite draws them anew, --out writes to another folder\n"
+    )
+    command = ["data", "labels", "--root", str(tmp_path), "--workers", "1", "--overwrite"]
+    assert main(command) == 0
 
 
 def test_cli__broken_files_are_told_and_do_not_stop_the_rest(

@@ -4,7 +4,8 @@ import itertools
 
 import pytest
 
-from dinoidd.segment.layout import Layout, make_layout, range_of
+from dinoidd.output.schema import range_of
+from dinoidd.segment.layout import Layout, make_layout
 
 ROWS = [1, 2, 3, 7, 8, 9, 63, 64, 65, 100, 511, 512, 1000]
 CHUNKS = [1, 2, 3, 8, 64]
@@ -41,9 +42,9 @@ def test_names__lead_back_to_their_rows() -> None:
     assert layout.chunk_name(1) == "chunk-000000000064-000000000128.parquet"
     assert layout.file_name(7) == "part-000000000896-000000001000.parquet"
     for chunk in range(layout.chunks):
-        assert range_of(layout.chunk_name(chunk)) == layout.chunk_range(chunk)
+        assert range_of(layout.chunk_name(chunk), "chunk") == layout.chunk_range(chunk)
     for file in range(layout.files):
-        assert range_of(layout.file_name(file)) == layout.file_range(file)
+        assert range_of(layout.file_name(file), "part") == layout.file_range(file)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +58,7 @@ def test_names__lead_back_to_their_rows() -> None:
     ],
 )
 def test_range_of__a_foreign_name(name: str) -> None:
-    assert range_of(name) is None
+    assert range_of(name, "part") is None
 
 
 def test_make_layout__suits_the_run() -> None:

@@ -12,8 +12,7 @@ from images import BROKEN, GOOD
 from PIL import Image
 from segment_runs import TABLE, save_model
 
-from dinoidd.cli import main
-from dinoidd.cli.data import progress
+from dinoidd.cli import main, progress
 from dinoidd.errors import OutputError
 from dinoidd.prediction import segmentation
 from dinoidd.prediction.naming import (
@@ -68,7 +67,7 @@ def folders(root: Path) -> list[str]:
     found = [p.parent for p in root.rglob("class_statistics.txt")]
     inside = {f for folder in found for f in folder.iterdir()}
     above = {parent for folder in found for parent in [folder, *folder.parents]}
-    assert set(root.rglob("*")) <= inside | above
+    assert set(root.rglob("*")) <= inside | above | {root / "index.csv"}
     assert all({p.name for p in folder.iterdir()} == FILES for folder in found)
     return sorted(str(folder.relative_to(root)) for folder in found)
 
@@ -142,6 +141,49 @@ def test_predict__later_command_does_not_take_anothers_folder(predict, tmp_path)
     assert original_of(own) == Image.open(second).tobytes()
     assert original_of(tmp_path / "out" / "x_segmentation") == Image.open(first).tobytes()
     assert len(folders(tmp_path / "out")) == 2
+
+
+def test_predict__index_tells_which_image_is_where(predict, tmp_path) -> None:
+    paths = [write(tmp_path / n, seed=i) for i, n in enumerate(["a/x.png", "b/x.png", "c/y.png"])]
+    predict(*paths[:2])
+    predict(paths[2])
+    index = tmp_path / "out" / "index.csv"
+    second = f"x-{digest(str(paths[1]))}_segmentation"
+    assert index.read_text().splitlines() == [
+        "image,folder",
+        f"{paths[1]},{second}",
+        f"{paths[0]},x_segmentation",
+        f"{paths[2]},y_segmentation",
+    ]
+    shutil.rmtree(tmp_path / "out" / second)
+    predict(paths[2])
+    assert second not in index.read_text()
+
+
+def test_predict__index_of_somebody_else(predict, tmp_path) -> None:
+    index = tmp_path / "out" / "index.csv"
+    index.parent.mkdir()
+    index.write_text("name,score\n")
+    status, _, err = predict(write(tmp_path / "x.png"))
+    assert status == 2
+    assert err == (
+        f"dinoidd predict: {index} is not the index of `dinoidd predict`: move it away, or choose "
+        "another --output\n"
+    )
+    assert index.read_text() == "name,score\n"
+
+
+def test_predict__a_missing_argument_does_not_stop_the_rest(predict, tmp_path) -> None:
+    good, missing = write(tmp_path / "x.png"), tmp_path / "y.png"
+    (tmp_path / "empty").mkdir()
+    status, out, err = predict(missing, good, tmp_path / "empty")
+    assert status == 1
+    assert out == (f"1 of 1 images segmented into {tmp_path}/out\n2 of 3 arguments gave no image\n")
+    assert err == (
+        f"there is no file or folder {missing}: check the spelling\n"
+        f"{tmp_path}/empty holds no image: it is empty, or nothing fits the pattern\n"
+    )
+    assert folders(tmp_path / "out") == ["x_segmentation"]
 
 
 def test_predict__glob_and_repeated_arguments(predict, tmp_path) -> None:

@@ -5,9 +5,9 @@ import logging
 import pytest
 from segment_runs import TABLE
 
-from dinoidd.log import logger
+from dinoidd.log import duration, logger
 from dinoidd.segment import pace, progress
-from dinoidd.segment.pace import Pace, duration
+from dinoidd.segment.pace import Pace
 from dinoidd.segment.progress import Progress
 from dinoidd.segment.summary import format_summary, summarise
 from dinoidd.segment.tally import Tally

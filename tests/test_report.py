@@ -21,6 +21,7 @@ from dinoidd.output.reader import RunReader
 from dinoidd.report import ReportOptions, build, build_report
 from dinoidd.report.charts import histogram
 from dinoidd.report.collect import collect
+from dinoidd.report.facts import speed
 from dinoidd.report.figures import BINS, Figures, Measure
 from dinoidd.report.galleries import Galleries, Pick, choose_galleries, pick_apart
 from dinoidd.report.markup import escape, percent
@@ -368,6 +369,14 @@ def test_page__of_an_unfinished_run_with_random_weights(tmp_path):
 
 
 # The command
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(12.6, None), (40.0, 802.6)])
+def test_speed__of_a_moment_is_not_told(seconds, told, run):
+    path = run.out / "run.json"
+    session = {"seconds": seconds, "startup_seconds": 12.5, "steady_images_per_second": 802.6}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"summary": {"session": session}}))
+    assert speed(reader(run)) == told
 
 
 def test_report__writes_the_file(run, tmp_path, capsys):

@@ -290,7 +290,7 @@ def test_predict__array_of_a_wrong_kind(segmenter: Segmenter, shape: str) -> Non
     with pytest.raises(ImageError) as error:
         segmenter.predict(BAD_ARRAYS[shape])
     assert str(error.value) == (
-        "an array is uint8 [H, W, 3] in RGB order (or [H, W], [H, W, 4]), "
+        "the image: unsupported: an array is uint8 [H, W, 3] in RGB order (or [H, W], [H, W, 4]), "
         f"not {shape}; give a list for several images"
     )
 
@@ -323,12 +323,23 @@ def test_predict__half_a_pillow_image(segmenter: Segmenter) -> None:
 def test_predict__a_broken_one_in_a_list_is_named(segmenter: Segmenter, tmp_path: Path) -> None:
     with pytest.raises(ImageError) as error:
         segmenter.predict([scene(), scene(), scene(), b"hello"])
-    assert str(error.value).startswith("image 3 of the list: 5 bytes")
+    assert str(error.value).startswith("image 3 of the list: not_an_image: 5 bytes")
     path = tmp_path / "x.png"
     path.write_bytes(b"")
     with pytest.raises(ImageError) as error:
         segmenter.predict([path])
-    assert str(error.value) == f"{path}: the file has no bytes"
+    assert str(error.value) == f"{path}: empty: the file has no bytes"
+
+
+def test_predict__a_file_that_is_no_image_is_named(segmenter: Segmenter, tmp_path: Path) -> None:
+    path = tmp_path / "street.jpg"
+    path.write_bytes(b"hello")
+    with pytest.raises(ImageError) as error:
+        segmenter.predict(path)
+    assert str(error.value).startswith(f"{path}: not_an_image: 5 bytes that start with 68 65")
+    assert error.value.kind == "not_an_image"
+    with pytest.raises(ImageError, match=r"^the image: empty: the file has no bytes$"):
+        segmenter.predict(b"")
 
 
 def test_predict__missing_file_and_too_large(segmenter, tmp_path, checkpoint, monkeypatch) -> None:

@@ -58,10 +58,20 @@ def save_checkpoint(
     metadata = {
         "format": FORMAT,
         "config": json.dumps(asdict(info.config)),
-        "classes": json.dumps(table.to_dict()),
+        "classes": json.dumps(table.stored()),
         "weights_sha256": info.weights_sha256,
         "trained": json.dumps(trained),
     }
+    write_tensors(state, metadata, path)
+    return info
+
+
+def write_tensors(state: dict[str, Tensor], metadata: dict[str, str], path: Path) -> None:
+    """Write a safetensors file, completed under a temporary name first.
+
+    Raises:
+        CheckpointError: it cannot be written.
+    """
     make_folder_of(path)
     partial = path.with_name(f".{path.name}.partial")
     try:
@@ -70,7 +80,6 @@ def save_checkpoint(
     except (OSError, SafetensorError) as error:
         partial.unlink(missing_ok=True)
         raise CheckpointError(f"{path} cannot be written: {error}") from error
-    return info
 
 
 def make_folder_of(path: Path) -> None:

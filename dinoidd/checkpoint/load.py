@@ -1,5 +1,6 @@
 """Weights into a segmenter: each tensor exists once, in the wanted dtype."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -150,6 +151,16 @@ def _fresh_classifier(
         torch.manual_seed(seed)
         layer = torch.nn.Linear(config.decoder.width, config.classes)
     return {n: getattr(layer, n.rsplit(".", 1)[1]).detach().to(dtype) for n in names}
+
+
+def with_classes(model: Segmenter, classes: int, seed: int) -> Segmenter:
+    """The same network with a new, untrained classifier; its no-object row is kept."""
+    config = replace(model.config, classes=classes)
+    state = model.state_dict()
+    names = {n for n in state if n.startswith("query_decoder.classifier.")}
+    dtype = state[min(names)].dtype
+    fresh = _fresh_classifier(config, names, dtype, seed)
+    return assign(meta_segmenter(config), {**state, **fresh})
 
 
 def assign(model: Segmenter, state: dict[str, Tensor]) -> Segmenter:

@@ -8,6 +8,8 @@ from dinoidd.classes.idd import (
     IDD_LEVEL2,
     IDD_OFFICIAL,
     IDD_ROAD255,
+    TABLE,
+    encodings_of,
 )
 from dinoidd.classes.info import ClassInfo
 from dinoidd.classes.level import Level
@@ -23,9 +25,11 @@ __all__ = [
     "IDD_OFFICIAL",
     "IDD_ROAD255",
     "IGNORE_INDEX",
+    "TABLE",
     "ClassInfo",
     "ClassTable",
     "Level",
     "RawValues",
+    "encodings_of",
     "load_class_table",
 ]

@@ -94,3 +94,14 @@ IDD_LEVEL1 = ClassTable(name="idd_level1", classes=LEVEL1.classes)
 IDD_OFFICIAL = IDD.raw_values
 IDD_ROAD255 = RawValues(values={255: 0} | {i: i for i in range(1, len(IDD))})
 IDD_ENCODINGS = {"official": IDD_OFFICIAL, "road255": IDD_ROAD255}
+TABLE = "table"  # the encoding of every other table: its own raw values
+
+
+def encodings_of(table: ClassTable) -> dict[str, RawValues]:
+    """How label images of a table may be encoded, by name.
+
+    A table with IDD's classes and raw values of its own is read as it says.
+    """
+    if table == IDD and table.raw_values == IDD_OFFICIAL:
+        return dict(IDD_ENCODINGS)
+    return {TABLE: table.raw_values}

@@ -78,6 +78,10 @@ class ClassTable:
         table = {"name": self.name, "ignore_index": self.ignore_index, "classes": classes}
         return _with_details(self, table) if full else table
 
+    def stored(self) -> dict[str, Any]:
+        """As a run and a checkpoint keep it: with the raw values that it names, if any."""
+        return self.to_dict(full=self.raw is not None)
+
     @classmethod
     def from_dict(cls, table: dict[str, Any]) -> "ClassTable":
         """Build a table from parsed JSON; all mistakes are told at once.

@@ -81,7 +81,7 @@ def _compare(
     a: "RunReader", b: "RunReader", keep: int, json_file: "JsonFile | None"
 ) -> "Comparison":
     """Compare, with progress, and write every image into the JSON file."""
-    from dinoidd.cli.data.progress import Progress
+    from dinoidd.cli.progress import Progress
     from dinoidd.diff.comparison import compare
     from dinoidd.diff.matching import match
 

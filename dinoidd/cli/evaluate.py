@@ -4,7 +4,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from dinoidd.cli.options import add_storage_options, storage_options
+from dinoidd.cli.options import add_base_option, add_storage_options, storage_options
 from dinoidd.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -30,15 +30,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
     truth = parser.add_mutually_exclusive_group(required=True)
     truth.add_argument("--ground-truth", metavar="DIR", help="a folder of label images (PNG)")
-    truth.add_argument("--data", metavar="ROOT", help="a data set: ROOT/gtFine/SPLIT is taken")
+    truth.add_argument(
+        "--data", metavar="ROOT", help="a data set, in a layout that data inspect knows"
+    )
     parser.add_argument("--split", default="val", help="of --data (default: %(default)s)")
     masks = parser.add_mutually_exclusive_group(required=True)
     masks.add_argument(
         "--predictions", metavar="DIR", help="a folder of PNGs, or the output of `dinoidd segment`"
     )
     masks.add_argument("--checkpoint", metavar="FILE", help="segment the images with this model")
+    add_base_option(parser)
     parser.add_argument(
-        "--images", metavar="DIR", help="for --checkpoint (default: ROOT/leftImg8bit/SPLIT)"
+        "--images", metavar="DIR", help="for --checkpoint (default: the split's of --data)"
     )
     _add_reading(parser)
     _add_results(parser)
@@ -48,19 +51,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_reading(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("reading").add_argument
-    add("--classes", metavar="TABLE", help="class table, name or .json (the predictions', or idd)")
+    add("--classes", metavar="TABLE", help="class table, name or .json (the run's, or idd)")
     add("--encoding", default="official", metavar="official|road255", help="of IDD's labels")
     add(
         "--resolution",
         metavar="720|1080|480|240|native",
         help="what both are resized to (default: 720 for IDD, native otherwise)",
     )
-    add("--label-suffix", metavar="KIND", help="labels are *_gtFine_KIND.png (labellevel3Ids)")
+    add("--label-suffix", metavar="KIND", help="labels are *_gtFine_KIND.png (the class table's)")
     add("--allow-missing", action="store_true", help="frames without a partner are no failure")
     add(
         "--allow-size-mismatch",
         action="store_true",
-        help="a prediction of another size than its label is resized like it, not left out",
+        help="at native size, resize a prediction of another size like its label; else it is left out",
     )
 
 
@@ -81,6 +84,12 @@ def _add_results(parser: argparse.ArgumentParser) -> None:
 def _add_running(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("running").add_argument
     add("--device", choices=("auto", "cuda", "cpu"), default="auto", help="of --checkpoint")
+    add(
+        "--dtype",
+        choices=("auto", "float32", "bfloat16"),
+        default="auto",
+        help="of --checkpoint (auto: bfloat16 on GPUs)",
+    )
     add("--workers", type=int, metavar="N", help="processes (default: one a CPU core)")
     add("--ray", action="store_true", help="count on a Ray cluster instead")
     add("--address", help="a Ray cluster; without it RAY_ADDRESS, or an embedded Ray")
@@ -118,11 +127,20 @@ def _predictions(args: argparse.Namespace) -> "tuple[Predictions, ClassTable]":
     options = storage_options(args)
     table = load_class_table(args.classes) if args.classes else None
     if args.checkpoint is None:
+        if args.base is not None:
+            raise ConfigError(
+                f"--base {args.base} goes with the --checkpoint that was trained on it"
+            )
         return open_predictions(args.predictions, table, options)
-    images = args.images or (args.data and _below(args.data, "leftImg8bit", args.split))
+    images = args.images or (args.data and _folders(args)[0])
     if not images:
         raise ConfigError("--checkpoint needs images: give --data ROOT, or --images DIR")
-    return open_model(args.checkpoint, images, args.device, table, options)
+    return open_model(
+        *(args.checkpoint, images, table, options),
+        base=args.base,
+        device=args.device,
+        dtype=args.dtype,
+    )
 
 
 def _config(args: argparse.Namespace, table: "ClassTable") -> "EvaluationConfig":
@@ -133,7 +151,7 @@ def _config(args: argparse.Namespace, table: "ClassTable") -> "EvaluationConfig"
         "samples": args.bootstrap_samples,
     }
     return EvaluationConfig(
-        ground_truth=args.ground_truth or _below(args.data, "gtFine", args.split),
+        ground_truth=args.ground_truth or _folders(args)[1],
         table=table,
         encoding=args.encoding,
         resolution=args.resolution or default_resolution(table),
@@ -159,5 +177,8 @@ def _runner(args: argparse.Namespace) -> "Runner":
     return count_here(1 if args.checkpoint is not None else args.workers)
 
 
-def _below(root: str, *folders: str) -> str:
-    return "/".join([root.rstrip("/"), *folders])
+def _folders(args: argparse.Namespace) -> tuple[str, str]:
+    """Where --data has the images and the label images of --split."""
+    from dinoidd.data.frames import split_folders
+
+    return split_folders(args.data, args.split, storage_options(args))

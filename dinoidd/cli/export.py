@@ -6,8 +6,8 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from dinoidd.cli.data.progress import Progress
 from dinoidd.cli.options import add_storage_options, storage_options
+from dinoidd.cli.progress import Progress
 from dinoidd.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,7 +22,8 @@ formats:
   hugging-face  Parquet with images beside masks, for datasets.load_dataset(DIR)
   fiftyone      images and labels, for FiftyOne's ImageSegmentationDirectory
 
-DIR/index.csv tells which image became which file. The same command again completes DIR.
+DIR/index.csv tells which image became which file. The same command again completes DIR. Exit status: 0,
+or 1 where a mask is damaged or an image that belongs to the format could not be read.
 
 examples:
   dinoidd export OUTPUT --format png --to labels
@@ -50,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Export; 1 if masks are damaged, or images that the format needs could not be read."""
+    """Export; 1 if masks are damaged, or images that belong to the format could not be read."""
     if args.workers is not None and args.workers < 1:
         raise ConfigError(f"--workers {args.workers}: give 1 or more")
 
@@ -89,6 +90,7 @@ def summary(result: "Exported") -> str:
         ("errors", result.errors),
         ("damaged", result.damaged_masks),
         ("left out", result.left_out),
+        ("no image", result.without_image),
     ):
         if counts:
             kinds = ", ".join(f"{kind} {count:,}" for kind, count in counts.items())

@@ -7,6 +7,15 @@ if TYPE_CHECKING:
     from dinoidd.storage import StorageOptions
 
 
+def add_base_option(parser: argparse._ActionsContainer) -> None:
+    """`--base`, of commands that take the checkpoint of a training."""
+    parser.add_argument(
+        "--base",
+        metavar="FILE",
+        help="what a checkpoint of `dinoidd train` was trained on, where that has moved",
+    )
+
+
 def add_storage_options(parser: argparse.ArgumentParser) -> None:
     """`--endpoint-url`; read it with `storage_options`."""
     parser.add_argument(

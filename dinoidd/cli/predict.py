@@ -1,10 +1,12 @@
 """`dinoidd predict IMAGE... --output DIR`: a folder of pictures and statistics for each image."""
 
 import argparse
+import sys
 from collections import Counter
+from contextlib import closing
 from typing import TYPE_CHECKING
 
-from dinoidd.cli.options import add_storage_options, storage_options
+from dinoidd.cli.options import add_base_option, add_storage_options, storage_options
 from dinoidd.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -13,8 +15,9 @@ if TYPE_CHECKING:
 EPILOG = """\
 For street.jpg it writes DIR/street_segmentation/ with original.png, segmentation_raw.npy (class ids,
 uint8), segmentation_colored.png, comparison.png and class_statistics.txt. Images of a folder keep the
-folders below it; a second image with the same name gets digits in its name. Meant for images to be looked
-at: `dinoidd segment` is for buckets. Exit status: 0, or 1 where an image could not be segmented.
+folders below it; a second image with the same name gets eight hexadecimal digits behind it. DIR/index.csv
+tells which image is in which folder. Meant for images to be looked at: `dinoidd segment` is for buckets.
+Exit status: 0, or 1 where an image could not be segmented or an IMAGE was not found.
 
 examples:
   dinoidd predict street.jpg --checkpoint model.safetensors --output pictures
@@ -33,8 +36,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--output", metavar="DIR", required=True, help="a local folder")
     model = parser.add_mutually_exclusive_group(required=True)
-    model.add_argument("--checkpoint", metavar="FILE", help="path or URL of a converted checkpoint")
+    model.add_argument(
+        "--checkpoint", metavar="FILE", help="path or URL of what `convert` or `train` wrote"
+    )
     model.add_argument("--preset", metavar="NAME", help="a preset with random weights, for a trial")
+    add_base_option(parser)
     parser.add_argument("--classes", default="idd", help="class table of a preset (idd)")
     parser.add_argument("--seed", type=int, default=0, help="of a preset's random weights (0)")
     parser.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto")
@@ -56,7 +62,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
-    from dinoidd.cli.data.progress import Progress
+    from dinoidd.cli.progress import Progress
+    from dinoidd.prediction.index import FolderIndex
     from dinoidd.prediction.run import list_arguments, predict_images
     from dinoidd.storage import shown
 
@@ -65,21 +72,28 @@ def run(args: argparse.Namespace) -> int:
             f"--output {args.output}: predict writes local folders; `dinoidd segment` writes to buckets"
         )
     output = Path(args.output).expanduser()
-    images, left_out = list_arguments(args.images, output, storage_options(args))
+    listing = list_arguments(args.images, output, storage_options(args))
+    index = FolderIndex(output)
+    for problem in listing.problems:
+        print(problem, file=sys.stderr)
+    if listing.left_out:
+        print(f"left out {listing.left_out:,} images inside {output}", file=sys.stderr)
     segmenter = _segmenter(args)
     errors: Counter[str] = Counter()
-    with Progress(len(images), "segmented", "images") as progress:
-        if left_out:
-            progress.say(f"left out {left_out:,} images inside {output}")
-        for done, outcome in enumerate(predict_images(segmenter, images, output), 1):
+    with Progress(len(listing.images), "segmented", "images") as progress, closing(index):
+        for done, outcome in enumerate(predict_images(segmenter, listing.images, output), 1):
+            if outcome.folder is not None:
+                index.add(outcome.uri, outcome.folder)
             if outcome.error_kind is not None:
                 errors[outcome.error_kind] += 1
                 progress.say(f"{shown(outcome.uri)}: {outcome.error_kind}: {outcome.error}")
             progress(done)
-    print(_summary(len(images), errors, output))
+    print(_summary(len(listing.images), errors, output))
+    if listing.problems:
+        print(f"{len(listing.problems):,} of {len(args.images):,} arguments gave no image")
     if args.preset:
         print("the weights are random: the masks show that it runs, and mean nothing")
-    return 1 if errors else 0
+    return 1 if errors or listing.problems else 0
 
 
 def _segmenter(args: argparse.Namespace) -> "Segmenter":
@@ -88,6 +102,7 @@ def _segmenter(args: argparse.Namespace) -> "Segmenter":
 
     source = ModelSource(
         checkpoint=args.checkpoint,
+        base=args.base,
         preset=args.preset,
         classes=args.classes,
         dtype=pick_dtype(args.dtype, args.device),

@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 import sys
 
-from dinoidd.cli.options import add_storage_options
+from dinoidd.cli.options import add_base_option, add_storage_options
 from dinoidd.config import DTYPES, SegmentConfig
 
 _DEFAULTS = {f.name: f.default for f in dataclasses.fields(SegmentConfig)}
@@ -19,8 +19,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--output", required=True, metavar="URI", help="a folder or bucket prefix")
     model = parser.add_mutually_exclusive_group(required=True)
-    model.add_argument("--checkpoint", metavar="FILE", help="path or URL of a converted checkpoint")
+    model.add_argument(
+        "--checkpoint", metavar="FILE", help="path or URL of what `convert` or `train` wrote"
+    )
     model.add_argument("--preset", metavar="NAME", help="a preset with random weights, for a trial")
+    add_base_option(parser)
     parser.add_argument(
         "--classes",
         metavar="NAME|FILE",

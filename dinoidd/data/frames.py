@@ -9,13 +9,15 @@ from dinoidd.data.listing import IMAGE_SUFFIXES, suffix_of
 from dinoidd.errors import InputError
 from dinoidd.storage import DEFAULT_OPTIONS, StorageOptions, Store, shown
 
-LABEL_SUFFIXES = {  # of the label images in gtFine/, by class table
-    "idd_level2": "_gtFine_labellevel2Ids.png",
-    "idd_level1": "_gtFine_labellevel1Ids.png",
-    "cityscapes": "_gtFine_labelIds.png",
-    "cityscapes_train_ids": "_gtFine_labelTrainIds.png",
+# KIND of the label images NAME_gtFine_KIND.png that hold a class table's raw values, by table.
+LABEL_KINDS = {
+    "idd": ("labellevel3Ids",),
+    "idd_level2": ("labellevel2Ids",),
+    "idd_level1": ("labellevel1Ids",),
+    "cityscapes": ("labelIds",),
+    "cityscapes_train_ids": ("labelTrainIds", "labelcsTrainIds"),  # the latter are IDD's
 }
-DEFAULT_LABEL_SUFFIX = "_gtFine_labellevel3Ids.png"
+_LABEL_KIND = re.compile(r"_gtFine_([A-Za-z0-9]+)\.[^./]+$")
 POLYGONS_SUFFIX = "_gtFine_polygons.json"
 _IMAGE_TAIL = re.compile(r"_leftImg8bit(?=\.[a-z]+$)", re.IGNORECASE)
 _LABEL_FOLDERS = ("annotations", "labels", "masks")  # beside images/
@@ -61,19 +63,21 @@ Role = tuple[str, str] | None  # what a file is of its frame, and the frame's ke
 
 
 def find_frames(
-    root: str, label_suffix: str = DEFAULT_LABEL_SUFFIX, options: StorageOptions = DEFAULT_OPTIONS
+    root: str,
+    suffixes: tuple[str, ...] | None = None,
+    options: StorageOptions = DEFAULT_OPTIONS,
 ) -> Frames:
     """List a data set, in a local folder or a bucket. About 300 bytes a frame are in memory.
 
     Args:
-        label_suffix: what the names of label images in gtFine/ end in.
+        suffixes: what the names of label images in gtFine/ end in; None: IDD's level 3.
 
     Raises:
         InputError: nothing there is in a layout that is known.
     """
     store = Store.open(root, options)
     found = Frames()
-    for folder, role_of in _layout(store, label_suffix):
+    for folder, role_of in _layout(store, suffixes or label_suffixes("idd")):
         for path, uri in _files(folder):
             role = role_of(path)
             if role is None:
@@ -86,14 +90,45 @@ def find_frames(
     return found
 
 
-def _layout(store: Store, label_suffix: str) -> Iterator[tuple[Store, Callable[[str], Role]]]:
+def split_folders(
+    root: str, split: str, options: StorageOptions = DEFAULT_OPTIONS
+) -> tuple[str, str]:
+    """The folders of a split's images and of its label images, in any known layout.
+
+    Where there are no label images, those are named that IDD's layout has.
+    """
+    store = Store.open(root, options)
+    layouts = [
+        (("leftImg8bit", split), ("gtFine", split)),
+        *((("images", split), (folder, split)) for folder in _LABEL_FOLDERS),
+        ((split,), (f"{split}annot",)),
+    ]
+    there = (layout for layout in layouts if store.child(*layout[1]).is_folder())
+    images, labels = next(there, layouts[0])
+    return store.child(*images).uri, store.child(*labels).uri
+
+
+def label_suffixes(table: str) -> tuple[str, ...]:
+    """What the label images in gtFine/ end in; of tables that have no kind of their own, as IDD's."""
+    return tuple(f"_gtFine_{kind}.png" for kind in LABEL_KINDS.get(table, LABEL_KINDS["idd"]))
+
+
+def label_kind(path: str) -> str | None:
+    """`labellevel3Ids` of `NAME_gtFine_labellevel3Ids.png`; None under other names."""
+    match = _LABEL_KIND.search(path)
+    return match[1] if match else None
+
+
+def _layout(
+    store: Store, suffixes: tuple[str, ...]
+) -> Iterator[tuple[Store, Callable[[str], Role]]]:
     """The folders to walk, and what tells a file's role from its path below them."""
     images, labels = store.child("leftImg8bit"), store.child("gtFine")
     if images.is_folder() or labels.is_folder():
         if images.is_folder():
             yield images, _left_image
         if labels.is_folder():
-            yield labels, lambda path: _ground_truth(path, label_suffix)
+            yield labels, lambda path: _ground_truth(path, suffixes)
         return
     annotations = [store.child(name) for name in _LABEL_FOLDERS]
     there = [folder for folder in annotations if folder.is_folder()]
@@ -121,10 +156,10 @@ def _left_image(path: str) -> Role:
     return None
 
 
-def _ground_truth(path: str, label_suffix: str) -> Role:
+def _ground_truth(path: str, suffixes: tuple[str, ...]) -> Role:
     if path.endswith(POLYGONS_SUFFIX):
         return "polygons", path.removesuffix(POLYGONS_SUFFIX)
-    return ("label", path.removesuffix(label_suffix)) if path.endswith(label_suffix) else None
+    return next((("label", path.removesuffix(s)) for s in suffixes if path.endswith(s)), None)
 
 
 def _image_file(kind: str, path: str) -> Role:

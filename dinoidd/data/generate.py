@@ -5,16 +5,12 @@ Scene `i` of seed `s` depends on (s, i) alone: the number of processes changes n
 
 import io
 import json
-import os
 import shutil
-import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +25,7 @@ from dinoidd.data.dataset_plan import (
     plan_frames,
     split_sizes,
 )
+from dinoidd.data.processes import cores, map_in_processes
 from dinoidd.data.scenes import generate_scene
 from dinoidd.errors import ConfigError, OutputError
 
@@ -169,7 +166,8 @@ def _write_frames(
     missing = [frame for frame in frames if not _is_there(folder, frame, config)]
     done = resumed = len(frames) - len(missing)
     progress(done)
-    for _ in _drawn(partial(write_frame, folder, config), missing, workers):
+    workers = workers or max(1, min(cores(), -(-len(missing) // IMAGES_PER_WORKER)))
+    for _ in map_in_processes(partial(write_frame, folder, config), missing, workers):
         done += 1
         progress(done)
     return resumed
@@ -180,30 +178,6 @@ def _is_there(folder: Path, frame: Frame, config: DatasetConfig) -> bool:
     return all(
         (folder / path).is_file() for path in (frame.image_path(config.format), frame.label_path)
     )
-
-
-def _drawn(
-    write: Callable[[Frame], None], frames: list[Frame], workers: int | None
-) -> Iterator[None]:
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
-    wanted = workers or min(cores, -(-len(frames) // IMAGES_PER_WORKER))
-    processes = min(wanted, len(frames))
-    if processes <= 1:
-        yield from map(write, frames)
-        return
-    # Not forked: a caller may hold threads and locks (torch, Ray) that do not survive a fork.
-    pool = ProcessPoolExecutor(
-        processes,
-        mp_context=get_context("spawn"),
-        initializer=signal.signal,  # Ctrl-C is this process's to handle
-        initargs=(signal.SIGINT, signal.SIG_IGN),
-    )
-    try:
-        yield from pool.map(write, frames, chunksize=4)
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def write_frame(folder: Path, config: DatasetConfig, frame: Frame) -> None:

@@ -2,29 +2,22 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import groupby, islice
 from typing import Any
 
-from dinoidd.classes import IDD, IDD_ENCODINGS, ClassTable, RawValues
+from dinoidd.classes import IDD, IDD_ENCODINGS, TABLE, ClassTable, encodings_of
 from dinoidd.data.encoding import EncodingVerdict, judge_encoding
-from dinoidd.data.frames import (
-    DEFAULT_LABEL_SUFFIX,
-    LABEL_SUFFIXES,
-    Frame,
-    Frames,
-    find_frames,
-)
+from dinoidd.data.frames import Frame, Frames, find_frames, label_suffixes
 from dinoidd.data.label_counts import Classes, FrameCounter, Tally, to_plain
 from dinoidd.data.processes import map_in_processes
 from dinoidd.errors import ClusterError, ConfigError
 from dinoidd.storage import DEFAULT_OPTIONS, StorageOptions, normalise
 
 AUTO = "auto"
-TABLE = "table"  # the encoding of tables other than idd: what the table says
 _BATCH = 16  # frames a task
 _ORDER = {"train": 0, "val": 1, "test": 2}  # of splits, then the others by name
 Mapper = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]  # like map, anywhere
@@ -132,8 +125,8 @@ def inspect_dataset(
             f"--encoding {encoding}: for class table '{table.name}' there are "
             f"{', '.join([AUTO, *encodings])}"
         )
-    suffix = label_suffix or LABEL_SUFFIXES.get(table.name, DEFAULT_LABEL_SUFFIX)
-    files = find_frames(normalise(root), suffix, options)
+    suffixes = (label_suffix,) if label_suffix else label_suffixes(table.name)
+    files = find_frames(normalise(root), suffixes, options)
     counter = FrameCounter(table=table, encodings=encodings, options=options)
     mapper = mapper or partial(map_in_processes, workers=workers)
     splits = _count(files, counter, mapper, progress or (lambda done, total: None))
@@ -145,7 +138,7 @@ def inspect_dataset(
         splits=splits,
         files=files,
     )
-    if table == IDD:
+    if encodings.keys() == IDD_ENCODINGS.keys():
         inspection.verdict = judge_encoding(inspection.total)
     if encoding == AUTO:
         inspection.encoding = _best_encoding(inspection.verdict, encodings)
@@ -153,12 +146,7 @@ def inspect_dataset(
     return inspection
 
 
-def encodings_of(table: ClassTable) -> dict[str, RawValues]:
-    """How label images of a table may be encoded."""
-    return dict(IDD_ENCODINGS) if table == IDD else {TABLE: table.raw_values}
-
-
-def _best_encoding(verdict: EncodingVerdict | None, encodings: dict[str, RawValues]) -> str:
+def _best_encoding(verdict: EncodingVerdict | None, encodings: Collection[str]) -> str:
     if verdict is not None and verdict.encoding in encodings:
         return verdict.encoding
     return next(iter(encodings))

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-from dinoidd.classes import IDD
 from dinoidd.data.inspect import Inspection, splits_of_names
 from dinoidd.data.label_counts import Findings, Tally, color_of
 
@@ -96,10 +95,14 @@ def _class_warnings(found: Inspection, total: Tally) -> Iterator[str]:
         if name != "train" and tally.labels_read and "train" in found.splits:
             yield from _not_trained(found, name)
     highest = max((i for i, c in enumerate(classes) if c.images), default=0)
-    if found.table == IDD and highest <= _CS_TRAIN_ID_MAX and total.labels_read >= _SUSPICIOUS:
+    if (
+        found.verdict is not None
+        and highest <= _CS_TRAIN_ID_MAX
+        and total.labels_read >= _SUSPICIOUS
+    ):
         yield (
             f"no class above {highest} occurs: are these csTrainId, level2Id or level1Id label images "
-            "under a wrong name?"
+            "under a wrong name, or another data set's (--classes camvid, cityscapes, ...)?"
         )
 
 

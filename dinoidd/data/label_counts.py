@@ -11,6 +11,7 @@ from PIL import Image
 from dinoidd.classes import ClassTable, RawValues
 from dinoidd.data.frames import Frame
 from dinoidd.data.label_image import count_values, read_label
+from dinoidd.data.polygons import decode_annotation
 from dinoidd.errors import DinoiddError, ImageError
 from dinoidd.storage import DEFAULT_OPTIONS, ObjectReader, StorageOptions, Store
 
@@ -61,7 +62,7 @@ class Tally:
 
     frames: int = 0  # with an image
     labels: int = 0  # label images
-    polygons: int = 0  # polygon files
+    polygons: int = 0  # polygon files that can be drawn
     labels_read: int = 0
     pixels: int = 0  # of the labels read
     without_label: Findings = field(default_factory=Findings)
@@ -76,6 +77,18 @@ class Tally:
     raw_pixels: Counter[int] = field(default_factory=Counter)
     raw_images: Counter[int] = field(default_factory=Counter)
     classes: dict[str, Classes] = field(default_factory=dict)  # by encoding
+
+    def add_values(self, key: str, counts: Mapping[int, int], kind: str) -> None:
+        """Note the raw values of a frame's label image; `kind`: values or colors."""
+        self.labels_read += 1
+        self.kinds[kind] += 1
+        if len(counts) > _COLORS_KEPT:
+            return
+        self.raw_pixels.update(counts)
+        self.raw_images.update(counts.keys())
+        much_void = counts.get(VOID, 0) >= _MUCH_VOID * sum(counts.values())
+        if kind == "values" and 0 not in counts and much_void:
+            self.no_zero.add(key)
 
     def merge(self, other: "Tally") -> "Tally":
         """Add another part's counts to these."""
@@ -105,21 +118,32 @@ class FrameCounter:
         """The counts of some frames of one split; a file that cannot be read is among them."""
         tally = Tally()
         for frame in frames:
-            self._count_presence(frame, tally)
+            self._count_presence(frame, tally, self._are_drawable(frame, tally))
             size = self._count_image(frame, tally) if frame.image else None
             if frame.label:
                 self._count_label(frame, tally, size)
         return tally
 
-    def _count_presence(self, frame: Frame, tally: Tally) -> None:
+    def _are_drawable(self, frame: Frame, tally: Tally) -> bool:
+        """Whether there are polygons, and `dinoidd data labels` could draw them."""
+        if frame.polygons is None:
+            return False
+        try:
+            decode_annotation(ObjectReader(self.options).read(frame.polygons))
+        except DinoiddError as error:
+            tally.broken.add(f"{frame.polygons}: {error}")
+            return False
+        return True
+
+    def _count_presence(self, frame: Frame, tally: Tally, polygons: bool) -> None:
         tally.frames += frame.image is not None
         tally.labels += frame.label is not None
-        tally.polygons += frame.polygons is not None
+        tally.polygons += polygons
         if frame.image is None:
             tally.without_image.add(frame.key)
-        elif frame.label is None and frame.polygons is None:
+        elif frame.label is None and not polygons:
             tally.without_label.add(frame.key)
-        if frame.label is None and frame.polygons is not None:
+        if frame.label is None and polygons:
             tally.only_polygons.add(frame.key)
 
     def _count_image(self, frame: Frame, tally: Tally) -> tuple[int, int] | None:
@@ -146,21 +170,15 @@ class FrameCounter:
         tally.label_sizes[f"{width}x{height}"] += 1
         if size is not None and size != (width, height):
             tally.other_size.add(f"{frame.key}: image {size[0]}x{size[1]}, label {width}x{height}")
-        tally.labels_read += 1
         tally.pixels += height * width
         counts = count_values(raw)
         self._add_values(frame, tally, counts, "values" if raw.ndim == 2 else "colors")
 
     def _add_values(self, frame: Frame, tally: Tally, counts: dict[int, int], kind: str) -> None:
-        tally.kinds[kind] += 1
+        tally.add_values(frame.key, counts, kind)
         if len(counts) > _COLORS_KEPT:
             tally.broken.add(f"{frame.label}: {len(counts):,} colours, so it is no label image")
             return
-        tally.raw_pixels.update(counts)
-        tally.raw_images.update(counts.keys())
-        much_void = counts.get(VOID, 0) >= _MUCH_VOID * sum(counts.values())
-        if kind == "values" and 0 not in counts and much_void:
-            tally.no_zero.add(frame.key)
         for name, raw in self.encodings.items():
             tally.classes.setdefault(name, Classes()).merge(_classes(raw, counts, kind))
 

@@ -1,40 +1,53 @@
 """Label images as arrays of raw values: grey and palette PNGs as they are, colours as RGB."""
 
 import io
-from typing import BinaryIO
+import warnings
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
-from dinoidd.classes import ClassTable
+from dinoidd.classes import ClassTable, RawValues
 from dinoidd.errors import ImageError
 
 _PLAIN = {"L", "P"}  # one byte a pixel
 _COLOR = {"RGB", "RGBA"}
+_PNG_END = b"IEND\xaeB`\x82"
 MAX_LABEL_PIXELS = 1 << 28
 
 
-def read_label(source: bytes | BinaryIO, table: ClassTable | None = None) -> np.ndarray:
+def read_label(data: bytes, table: ClassTable | RawValues | None = None) -> np.ndarray:
     """The raw values of a label image: uint8 [H, W], or uint8 [H, W, 3] for a colour image.
 
     Args:
         table: where it knows raw colours alone, a palette image is read as colours.
 
     Raises:
-        ImageError: not an image, cut off, or of another kind (16 bit, floats).
+        ImageError: `empty`, `not_an_image`, `truncated`, `corrupt`, `too_large`, or `unsupported`
+            (values above 255, floats).
     """
-    colors_only = (
-        table is not None and bool(table.raw_values.colors) and not table.raw_values.values
-    )
+    raw_values = table.raw_values if isinstance(table, ClassTable) else table
+    colors_only = raw_values is not None and not raw_values.values
+    if not data:
+        raise ImageError("empty", "the file is empty")
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-            if image.width * image.height > MAX_LABEL_PIXELS:
-                raise ImageError("too_large", f"has {image.width}x{image.height} pixels")
-            return _pixels(image, colors_only)
-    except ImageError:
-        raise
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of large images, which are wanted
+            with Image.open(io.BytesIO(data)) as image:
+                _check_whole(image, data)
+                return _pixels(image, colors_only)
+    except UnidentifiedImageError as error:
+        what = f"cannot be read as an image: {len(data):,} bytes of no known format"
+        raise ImageError("not_an_image", what) from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise ImageError("corrupt", f"cannot be read as an image: {error}") from error
+
+
+def _check_whole(image: Image.Image, data: bytes) -> None:
+    if image.width * image.height > MAX_LABEL_PIXELS:
+        raise ImageError("too_large", f"has {image.width}x{image.height} pixels")
+    if image.format == "PNG" and _PNG_END not in data[-64:]:  # Pillow may be content without
+        what = f"cannot be read as an image: the end of the PNG of {len(data):,} bytes is lost"
+        raise ImageError("truncated", what)
 
 
 def _pixels(image: Image.Image, colors_only: bool) -> np.ndarray:

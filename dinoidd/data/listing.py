@@ -65,7 +65,7 @@ def _source(uri: str, options: StorageOptions) -> Source:
         return lambda counts: _only_images(store.walk(), store, counts)
     if _MAGIC.search(name):
         return lambda counts: _glob(name, options, counts)
-    raise InputError(f"there is no file or folder {shown(uri)}: check the spelling of --input")
+    raise InputError(f"there is no file or folder {shown(uri)}: check the spelling")
 
 
 def _single(parent: Store, info: ObjectInfo) -> Source:

@@ -47,9 +47,16 @@ def read_annotation(path: Path) -> Annotation:
         PolygonError: no JSON, no polygon file, or unknown labels; all of a file's faults are told.
     """
     try:
-        content = json.loads(path.read_bytes())
+        data = path.read_bytes()
     except OSError as error:
         raise PolygonError(f"cannot be read: {error.strerror or error}") from error
+    return decode_annotation(data)
+
+
+def decode_annotation(data: bytes) -> Annotation:
+    """The annotation of a file's bytes. Raises PolygonError."""
+    try:
+        content = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise PolygonError(f"is not JSON: {error}") from error
     return parse_annotation(content)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from dinoidd.classes import IDD, IDD_ENCODINGS, ClassTable, RawValues
+from dinoidd.classes import IDD_ENCODINGS, TABLE, ClassTable, RawValues, encodings_of
 from dinoidd.errors import ConfigError
 from dinoidd.evaluation.label_image import Size
 from dinoidd.metrics.bootstrap import SAMPLES
@@ -27,8 +27,8 @@ class EvaluationConfig:
     table: ClassTable
     encoding: str = "official"  # of IDD's label images; other tables have their own raw values
     resolution: str = "720"
-    label_suffix: str | None = None  # KIND of NAME_gtFine_KIND.png; None: see list_label_files
-    any_size: bool = False  # a prediction of another size than its label is resized like it
+    label_suffix: str | None = None  # KIND of NAME_gtFine_KIND.png; None: the table's
+    any_size: bool = False  # at native size, a prediction of another size is resized like its label
     boundary_ratio: float = DEFAULT_RATIO  # boundary width as a share of the diagonal
     samples: int = SAMPLES  # of the bootstrap
     seed: int = 0  # of the bootstrap
@@ -40,7 +40,7 @@ class EvaluationConfig:
             problems.append(f"--resolution {self.resolution}: there are {', '.join(RESOLUTIONS)}")
         if self.encoding not in IDD_ENCODINGS:
             problems.append(f"--encoding {self.encoding}: there are {', '.join(IDD_ENCODINGS)}")
-        elif self.encoding != "official" and self.table != IDD:
+        elif self.encoding != "official" and not self.is_idd:
             problems.append(
                 f"--encoding {self.encoding} is one of IDD's; the class table '{self.table.name}' says "
                 "itself what raw values mean"
@@ -60,9 +60,19 @@ class EvaluationConfig:
         return RESOLUTIONS[self.resolution]
 
     @property
+    def is_idd(self) -> bool:
+        """Whether label images are IDD's, in one of their encodings."""
+        return TABLE not in encodings_of(self.table)
+
+    @property
+    def read_as(self) -> str:
+        """The encoding; of other class tables `table`."""
+        return self.encoding if self.is_idd else TABLE
+
+    @property
     def raw(self) -> RawValues:
         """What the ground truth's pixels mean."""
-        return IDD_ENCODINGS[self.encoding] if self.table == IDD else self.table.raw_values
+        return encodings_of(self.table)[self.read_as]
 
 
 def default_resolution(table: ClassTable) -> str:

@@ -6,9 +6,11 @@ from itertools import groupby
 
 import numpy as np
 
-from dinoidd.errors import DinoiddError, ImageError
+from dinoidd.data.label_counts import Tally
+from dinoidd.data.label_image import read_label
+from dinoidd.errors import DinoiddError, ImageError, OutputError, StorageError
 from dinoidd.evaluation.frames import Frame
-from dinoidd.evaluation.label_image import Label, LabelReader, Size, open_label
+from dinoidd.evaluation.label_image import Label, LabelReader, Size, size_of
 from dinoidd.evaluation.pairing import Pair
 from dinoidd.evaluation.predictions import Opened, Predictions
 from dinoidd.metrics import boundary_counts, boundary_distance, confusion_matrix
@@ -43,7 +45,7 @@ class Counted:
     pairs: int = 0
     frames: list[FrameCounts] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
-    truth_values: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
+    truth: Tally = field(default_factory=Tally)  # the raw values of the ground truth
     boundary_widths: set[int] = field(default_factory=set)  # pixels
 
 
@@ -51,8 +53,9 @@ class Counted:
 class Counting:
     """Counts batches of pairs. Picklable.
 
-    `size`: what both images are resized to (None: the label's own); `any_size`: whether a prediction
-    may have another size than its label; `boundary_ratio`: boundary width as a share of the diagonal.
+    `size`: what both images are resized to, whatever their own sizes; None: nothing is, and a prediction
+    of another size than its label is refused, unless `any_size` resizes it like the label.
+    `boundary_ratio`: boundary width as a share of the diagonal.
     """
 
     truth: LabelReader
@@ -77,20 +80,23 @@ class Counting:
             for mask in self.predictions.read([pair.prediction for pair in pairs]):
                 yield mask
                 done += 1
-        except DinoiddError as error:
+        except (OutputError, StorageError) as error:
             yield from [error] * (len(pairs) - done)
 
     def _count(self, pair: Pair, mask: Opened, result: Counted) -> None:
         place = self.predictions.place(pair.prediction)
-        truth = self._read(pair.truth, None, self.truth, result)
-        prediction = self._read(place, mask, self.predicted, result)
-        if truth is None or prediction is None:
+        label = self._read(pair.truth, None, self.truth, self.size, result)
+        drawn = label and self._read(
+            place, mask, self.predicted, size_of(label.ids) if self.any_size else self.size, result
+        )
+        if label is None or drawn is None:
             return
-        (label, size), (drawn, drawn_size) = truth, prediction
-        result.truth_values += label.histogram
-        if size != drawn_size and (self.size is None or not self.any_size):
-            what = "{}x{} pixels, its label has {}x{}".format(*drawn_size, *size)
-            hint = "" if self.size is None else " (--allow-size-mismatch resizes both)"
+        if label.counts:
+            result.truth.add_values(str(pair.frame), label.counts, "values")
+        if label.ids.shape != drawn.ids.shape:
+            sizes = *size_of(drawn.ids), *size_of(label.ids)
+            what = "{}x{} pixels, its label has {}x{}".format(*sizes)
+            hint = ": --allow-size-mismatch, or a --resolution, resizes it"
             result.problems.append(Problem(file=place, what=what + hint))
             return
         height, width = label.ids.shape
@@ -99,22 +105,27 @@ class Counting:
         result.frames.append(self._counts(pair.frame, label.ids, drawn.ids, distance))
 
     def _read(
-        self, file: str, image: Opened | None, reader: LabelReader, result: Counted
-    ) -> tuple[Label, Size] | None:
-        """A label and its full size; None, and a problem, where it cannot be read."""
+        self,
+        file: str,
+        image: Opened | None,
+        reader: LabelReader,
+        size: Size | None,
+        result: Counted,
+    ) -> Label | None:
+        """An image that is given, or a file's; None, and a problem, where it cannot be read."""
         try:
             if image is None:
-                image = open_label(ObjectReader(self.options).read(file))
+                image = read_label(ObjectReader(self.options).read(file), reader.raw)
             if isinstance(image, DinoiddError):
                 raise image
-            label = reader.read(image, self.size)
+            label = reader.read(image, size)
         except DinoiddError as error:
             kind = f"{error.kind}: " if isinstance(error, ImageError) else ""
             result.problems.append(Problem(file=file, what=f"{kind}{error}"))
             return None
         if label.unknown:
             result.problems.append(Problem(file=file, what=label.unknown, counted=True))
-        return label, image.size
+        return label
 
     def _counts(
         self, frame: Frame, truth_HW: np.ndarray, predicted_HW: np.ndarray, distance: int

@@ -4,13 +4,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dinoidd.classes import IDD
 from dinoidd.classes.raw import plain_values
+from dinoidd.data.encoding import judge_encoding
 from dinoidd.errors import InputError
 from dinoidd.evaluation.config import EvaluationConfig
 from dinoidd.evaluation.counting import Counted, Counting, Problem, in_batches
 from dinoidd.evaluation.counts_file import CountsWriter
-from dinoidd.evaluation.encoding import contradiction
 from dinoidd.evaluation.label_files import LabelFiles
 from dinoidd.evaluation.label_image import LabelReader
 from dinoidd.evaluation.pairing import Pairing, pair
@@ -72,7 +71,7 @@ def evaluate(
         raise InputError(f"none of {len(pairing.pairs):,} frames could be counted{what}")
     return Evaluation(
         config=config,
-        predictions=predictions.uri,
+        predictions=predictions.title,
         totals=totals,
         pairing=pairing,
         seconds=progress.seconds,
@@ -96,7 +95,9 @@ def _counted(
 
 
 def _check_encoding(config: EvaluationConfig, truth: LabelFiles, totals: Totals) -> None:
-    if config.table == IDD:
-        what = contradiction(config.encoding, totals.truth_values)
-        if what is not None:
+    """A wrong encoding must not pass silently."""
+    if config.is_idd and totals.truth.labels_read:
+        verdict = judge_encoding(totals.truth)
+        if verdict.is_idd and verdict.encoding != config.encoding:
+            what = f"{verdict.sentence}; set --encoding {verdict.encoding}"
             totals.problems.insert(0, Problem(file=truth.root, what=what, counted=True))

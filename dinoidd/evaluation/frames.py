@@ -8,6 +8,8 @@ _SUFFIX = re.compile(
     r"_(gtFine|gtFine_[A-Za-z0-9]+|leftImg8bit|label[A-Za-z0-9]*|L|pred|prediction|mask|seg"
     r"|segmentation)$"
 )
+_SPLITS = {"train", "val", "test"}
+_OFFICIAL = re.compile(r"(?:^|/)(?:leftImg8bit|gtFine)/([^/]+)/[^/]+$")
 
 
 class Frame(NamedTuple):
@@ -34,7 +36,16 @@ def frame_of(uri: str, root: str = "") -> Frame:
     return Frame(folders.rpartition("/")[2], name)
 
 
-def label_suffix(uri: str) -> str | None:
-    """`labellevel3Ids` of `NAME_gtFine_labellevel3Ids.png`; None under other names."""
-    match = re.search(r"_gtFine_([A-Za-z0-9]+)\.[^./]+$", uri)
-    return match[1] if match else None
+def split_of(folder: str, asked: str | None = None) -> str | None:
+    """The split of the files in a folder: `val` of `.../leftImg8bit/val/DRIVE`, `.../val/DRIVE`,
+    `.../val`, and `.../valannot`; None where none is told.
+
+    Args:
+        asked: another name that a split may have besides train, val and test.
+    """
+    if match := _OFFICIAL.search(folder):
+        return match[1]
+    for name in folder.split("/")[:-3:-1]:
+        if (split := name.removesuffix("annot")) in _SPLITS or split == asked:
+            return split
+    return None

@@ -10,6 +10,7 @@ from dinoidd.evaluation.counting import Counted, Counting
 from dinoidd.evaluation.pairing import Pair
 from dinoidd.evaluation.runner import Batches, Runner
 from dinoidd.segment.cluster import connect
+from dinoidd.segment.pipeline import user_error
 
 _AHEAD = 3  # batches a slot that wait or are done
 
@@ -39,7 +40,7 @@ def count_on_cluster(address: str | None = None, *, gpu: bool = False) -> Runner
             while waiting:
                 yield ray.get(waiting.popleft())
         except ray.exceptions.RayError as error:
-            raise ClusterError(f"counting failed on the cluster: {error}") from error
+            raise user_error(error) from error
 
     return run
 

@@ -1,15 +1,39 @@
 """The label images of a folder: ground truth, or predictions saved as such."""
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 
+from dinoidd.data.frames import LABEL_KINDS, label_kind
 from dinoidd.data.listing import list_images
 from dinoidd.errors import InputError
-from dinoidd.evaluation.frames import Frame, frame_of, label_suffix
+from dinoidd.evaluation.frames import Frame, frame_of
 from dinoidd.storage import StorageOptions, normalise
 
-OFFICIAL = "labellevel3Ids"
+
+@dataclass(frozen=True, kw_only=True)
+class Kinds:
+    """Which of the files `NAME_gtFine_KIND.png` count.
+
+    `names` are tried in order; without any, the folder may hold one kind alone, whatever it is. In a
+    folder with no such names the other PNGs count, unless not `plain`.
+    """
+
+    names: tuple[str, ...] = ()
+    plain: bool = True
+    advice: str = "choose one with --label-suffix"
+
+
+def truth_kinds(table: str, suffix: str | None) -> Kinds:
+    """Of ground truth: the suffix that was named, as KIND or _gtFine_KIND.png, or the table's."""
+    if suffix is not None:
+        return Kinds(names=(label_kind(suffix) or suffix,), plain=False)
+    return Kinds(names=LABEL_KINDS.get(table, ()))
+
+
+def prediction_kinds(table: str) -> Kinds:
+    """Of predictions, which hold class ids: Cityscapes' are its train ids."""
+    names = LABEL_KINDS.get("cityscapes_train_ids" if table == "cityscapes" else table, ())
+    return Kinds(names=names, advice="predictions are class ids, call them NAME.png")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,26 +45,21 @@ class LabelFiles:
     repeated: list[tuple[Frame, str]]
 
 
-def list_label_files(
-    uri: str, options: StorageOptions, suffix: str | None = None, *, required: bool = True
-) -> LabelFiles:
-    """The PNGs below a folder, one a frame.
-
-    In a folder with several kinds of `NAME_gtFine_KIND.png` those of `suffix` count, or (where it is
-    not given, or not `required`) those of `labellevel3Ids`; other names are taken as they are.
+def list_label_files(uri: str, options: StorageOptions, kinds: Kinds) -> LabelFiles:
+    """The PNGs of one kind below a folder, one a frame.
 
     Raises:
         InputError, StorageError: the folder cannot be listed, or holds no PNG of that kind.
     """
     root = normalise(uri)
     found = [image.uri for image in list_images(uri, options) if image.uri.lower().endswith(".png")]
-    wanted = _wanted(Counter(map(label_suffix, found)), root, suffix, required)
+    wanted = _wanted(Counter(map(label_kind, found)), root, kinds)
     uris: dict[Frame, str] = {}
     repeated = []
     for path in found:
-        frame = frame_of(path, root)
-        if label_suffix(path) != wanted:
+        if label_kind(path) != wanted:
             continue
+        frame = frame_of(path, root)
         if frame in uris:
             repeated.append((frame, path))
         else:
@@ -48,27 +67,19 @@ def list_label_files(
     return LabelFiles(root=root, uris=uris, repeated=repeated)
 
 
-def _wanted(
-    kinds: Counter[str | None], root: str, suffix: str | None, required: bool
-) -> str | None:
-    """Which kind of file counts: a suffix, or None for plain names."""
-    if not kinds:
+def _wanted(there: Counter[str | None], root: str, kinds: Kinds) -> str | None:
+    """Which kind of file counts; None: plain names."""
+    if not there:
         raise InputError(f"{root} holds no PNG: give a folder of label images")
-    if suffix in kinds and suffix is not None:
-        return suffix
-    if suffix is None or not required:
-        if OFFICIAL in kinds:
-            return OFFICIAL
-        if len(kinds) == 1:
-            return next(iter(kinds))
-    there = ", ".join(sorted(k for k in kinds if k is not None)) or "none"
+    for name in kinds.names:
+        if name in there:
+            return name
+    (only, *others) = there
+    if not others and (kinds.plain if only is None else not kinds.names):
+        return only
+    names = " or ".join(f"*_gtFine_{name}.png" for name in kinds.names)
+    listed = ", ".join(sorted(kind for kind in there if kind is not None)) or "none"
     raise InputError(
-        f"{root} holds no *_gtFine_{suffix or OFFICIAL}.png (kinds there: {there}, and "
-        f"{kinds[None]:,} other PNGs): choose one with --label-suffix"
+        f"{root} holds {f'no {names}' if names else 'label images of several kinds'} (kinds there: "
+        f"{listed}, and {there[None]:,} other PNGs): {kinds.advice}"
     )
-
-
-def in_order(files: LabelFiles) -> Iterator[tuple[Frame, str]]:
-    """Every file with its frame, repeated ones last."""
-    yield from files.uris.items()
-    yield from files.repeated

@@ -1,9 +1,14 @@
 """Ground truth and predictions of any kind, opened, and the class table that both go by."""
 
-from dinoidd.classes import ClassTable, load_class_table
-from dinoidd.errors import ClassTableError, ConfigError, InputError
+from dinoidd.classes import BUILT_IN, IDD, ClassTable
+from dinoidd.errors import ConfigError, InputError
 from dinoidd.evaluation.config import EvaluationConfig
-from dinoidd.evaluation.label_files import LabelFiles, list_label_files
+from dinoidd.evaluation.label_files import (
+    LabelFiles,
+    list_label_files,
+    prediction_kinds,
+    truth_kinds,
+)
 from dinoidd.evaluation.predictions import FolderPredictions, OutputPredictions, Predictions
 from dinoidd.storage import StorageOptions, Store, normalise
 
@@ -11,7 +16,8 @@ from dinoidd.storage import StorageOptions, Store, normalise
 def list_truth(config: EvaluationConfig) -> LabelFiles:
     """The label images. Raises InputError with what to do where there are polygons alone."""
     try:
-        return list_label_files(config.ground_truth, config.options, config.label_suffix)
+        kinds = truth_kinds(config.table.name, config.label_suffix)
+        return list_label_files(config.ground_truth, config.options, kinds)
     except InputError as error:
         hint = "polygons become label images with `dinoidd data labels`"
         raise InputError(f"the ground truth: {error} ({hint})") from error
@@ -30,15 +36,29 @@ def open_predictions(
     """
     uri = normalise(uri)  # a worker may have another working directory
     if not _is_output(uri, options):
-        return FolderPredictions(uri, options), table or load_class_table("idd")
+        table = table or IDD
+        kinds = prediction_kinds(table.name)
+        return FolderPredictions(uri=uri, options=options, kinds=kinds), table
     output = OutputPredictions(uri, options)
     return output, agreed_table(table, output.table, uri)
 
 
 def open_model(
-    checkpoint: str, images: str, device: str, table: ClassTable | None, options: StorageOptions
+    checkpoint: str,
+    images: str,
+    table: ClassTable | None,
+    options: StorageOptions,
+    *,
+    base: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
 ) -> tuple[Predictions, ClassTable]:
     """The masks that a model draws of the images below a folder; and the table to go by.
+
+    Args:
+        base: of a checkpoint of `train`, the file that it was trained on; None: where that was.
+        device: `cuda`, `cpu`, or `auto`: the GPU where there is one.
+        dtype: `float32`, `bfloat16`, or `auto`: bfloat16 on GPUs, as `dinoidd segment` has it.
 
     Raises:
         CheckpointError: the checkpoint cannot be read.
@@ -46,8 +66,15 @@ def open_model(
     """
     from dinoidd.evaluation.model_predictions import ModelPredictions  # imports torch
     from dinoidd.inference.source import ModelSource
+    from dinoidd.segmenter import pick_dtype
 
-    source = ModelSource(checkpoint=normalise(checkpoint), storage=options)
+    dtype = pick_dtype(dtype, device)
+    source = ModelSource(
+        checkpoint=normalise(checkpoint),
+        base=None if base is None else normalise(base),
+        dtype=dtype,
+        storage=options,
+    )
     model = ModelPredictions(uri=normalise(images), source=source, device=device, options=options)
     return model, agreed_table(table, model.table, checkpoint)
 
@@ -55,15 +82,23 @@ def open_model(
 def agreed_table(named: ClassTable | None, of_run: ClassTable, place: str) -> ClassTable:
     """The table that was named, if the run has its classes, or the run's own.
 
-    A run stores names and colours alone: where its table is a built-in one, that one is taken, which
-    also knows raw values and levels.
+    A run stores a table's raw values only if it has some: without any, the run's is the built-in one
+    that it equals. Label images are never taken for class ids because nothing else is known.
+
+    Raises:
+        ConfigError: the named table has other classes, or none was named and the run's does not say how
+            label images are read.
     """
     if named is None:
-        try:
-            named = load_class_table(of_run.name)
-        except ClassTableError:
+        if of_run.raw is not None:
             return of_run
-        return named if named == of_run else of_run
+        if BUILT_IN.get(of_run.name) == of_run:
+            return BUILT_IN[of_run.name]
+        raise ConfigError(
+            f"the class table '{of_run.name}' that {place} was made with does not say what the raw "
+            "values of label images mean: give its file with --classes FILE.json (with 'values', or "
+            "without any where label images hold class ids)"
+        )
     if named.names != of_run.names:
         raise ConfigError(
             f"the classes of {place} ('{of_run.name}') are not those of --classes '{named.name}': "

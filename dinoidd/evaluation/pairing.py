@@ -1,14 +1,14 @@
 """Which prediction belongs to which label, and what is missing on either side."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from dinoidd.errors import InputError
-from dinoidd.evaluation.frames import Frame
+from dinoidd.evaluation.frames import Frame, split_of
 from dinoidd.evaluation.label_files import LabelFiles
-from dinoidd.evaluation.predictions import MaskRow, Predictions
+from dinoidd.evaluation.predictions import Listed, MaskRow, Predictions
 
 
 @dataclass(frozen=True)
@@ -28,19 +28,23 @@ class Pairing:
     without_prediction: list[str] = field(default_factory=list)
     without_label: list[str] = field(default_factory=list)
     repeated: list[tuple[str, str]] = field(default_factory=list)  # file, what is wrong
+    other_splits: Counter[str] = field(default_factory=Counter)  # predictions left out, by split
 
 
 def pair(truth: LabelFiles, predictions: Predictions) -> Pairing:
     """Match by drive and frame; where one side has no drives, by the frame's name alone.
 
+    Frames of two splits may have the same names: where the ground truth is of one split, predictions
+    of others are left out.
+
     Raises:
         InputError: no frame has both.
     """
-    listed = list(predictions.listed())
-    find = _Finder(truth.uris, (frame for frame, _ in listed))
     result = Pairing()
+    listed = list(_of_split(truth.root, predictions.listed(), result.other_splits))
+    find = _Finder(truth.uris, (mask.frame for mask in listed))
     seen: dict[Frame, Any] = {}
-    for found, reference in listed:
+    for found, _, reference in listed:
         frame = find(found)
         if frame is None:
             result.without_label.append(str(found))
@@ -54,8 +58,20 @@ def pair(truth: LabelFiles, predictions: Predictions) -> Pairing:
     for frame, uri in truth.repeated:
         result.repeated.append((uri, f"a second label of frame {frame}; the first one counts"))
     if not seen:
-        raise InputError(_nothing_fits(truth, [frame for frame, _ in listed], predictions.uri))
+        frames = [mask.frame for mask in listed]
+        raise InputError(_nothing_fits(truth, frames, predictions.uri, result.other_splits))
     return result
+
+
+def _of_split(root: str, listed: Iterable[Listed], others: Counter[str]) -> Iterator[Listed]:
+    """Those of the ground truth's split, and those that tell none; the others are counted."""
+    wanted = split_of(f"{root}/*") or split_of(root)
+    for mask in listed:
+        split = wanted and split_of(mask.folder, wanted)
+        if split is None or split == wanted:
+            yield mask
+        else:
+            others[split] += 1
 
 
 def _add(result: Pairing, frame: Frame, truth: str, reference: Any) -> None:
@@ -82,10 +98,13 @@ class _Finder:
         return frame if frame in self._exact else self._by_name.get(frame.name)
 
 
-def _nothing_fits(truth: LabelFiles, predicted: list[Frame], uri: str) -> str:
+def _nothing_fits(truth: LabelFiles, predicted: list[Frame], uri: str, others: Counter[str]) -> str:
     ours, theirs = next(iter(truth.uris), "none"), predicted[0] if predicted else "none"
+    left_out = f"; {others.total():,} are of other splits: {', '.join(sorted(others))}" * bool(
+        others
+    )
     return (
         f"no frame has a label in {truth.root} ({len(truth.uris):,} frames, such as {ours}) and a "
-        f"prediction in {uri} ({len(predicted):,}, such as {theirs}): frames are matched by "
-        "DRIVE/NAME, check that both folders are of the same split"
+        f"prediction in {uri} ({len(predicted):,}, such as {theirs}{left_out}): frames are matched "
+        "by DRIVE/NAME, check that both folders are of the same split"
     )

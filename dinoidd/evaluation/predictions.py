@@ -5,17 +5,25 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
-from PIL import Image
+import numpy as np
 
 from dinoidd.classes import ClassTable
-from dinoidd.errors import DinoiddError, ImageError
+from dinoidd.data.label_image import read_label
+from dinoidd.errors import DinoiddError, ImageError, StorageError
 from dinoidd.evaluation.frames import Frame, frame_of
-from dinoidd.evaluation.label_files import in_order, list_label_files
-from dinoidd.evaluation.label_image import open_label
+from dinoidd.evaluation.label_files import Kinds, list_label_files
 from dinoidd.output.reader import Part, RunReader
-from dinoidd.storage import ObjectReader, StorageOptions
+from dinoidd.storage import ObjectReader, StorageOptions, shown
 
-Opened = Image.Image | DinoiddError  # a mask, or why there is none
+Opened = np.ndarray | DinoiddError  # a mask, uint8 [H, W], or why there is none
+
+
+class Listed(NamedTuple):
+    """A mask's frame, the folder that tells its split, and the reference to read it by."""
+
+    frame: Frame
+    folder: str
+    reference: Any
 
 
 class Predictions(Protocol):
@@ -25,8 +33,12 @@ class Predictions(Protocol):
     def uri(self) -> str:
         """What was opened."""
 
-    def listed(self) -> Iterable[tuple[Frame, Any]]:
-        """Every frame and the reference of its mask."""
+    @property
+    def title(self) -> str:
+        """What a result says that it is of."""
+
+    def listed(self) -> Iterable[Listed]:
+        """Every mask."""
 
     def unit(self, reference: Any) -> Hashable:
         """References of one unit are best read together."""
@@ -38,17 +50,16 @@ class Predictions(Protocol):
         """The masks of references of one unit, in their order."""
 
 
-@dataclass(frozen=True)
-class FolderPredictions:
-    """PNGs of class ids; a reference is the file's URI."""
+@dataclass(frozen=True, kw_only=True)
+class FilePredictions:
+    """One file a mask; a reference is its URI. What becomes of a file's bytes: see `open`."""
 
     uri: str
     options: StorageOptions
-    suffix: str | None = None
 
-    def listed(self) -> Iterator[tuple[Frame, str]]:
-        files = list_label_files(self.uri, self.options, self.suffix, required=False)
-        return in_order(files)
+    @property
+    def title(self) -> str:
+        return shown(self.uri)
 
     def unit(self, reference: str) -> Hashable:
         return None
@@ -59,9 +70,32 @@ class FolderPredictions:
     def read(self, references: Sequence[str]) -> Iterator[Opened]:
         for uri in references:
             try:
-                yield open_label(ObjectReader(self.options).read(uri))
-            except DinoiddError as error:
+                yield self.open(ObjectReader(self.options).read(uri))
+            except (StorageError, ImageError) as error:
                 yield error
+
+    def open(self, data: bytes) -> np.ndarray:
+        """The mask, uint8 [H, W]."""
+        raise NotImplementedError
+
+    def _listed(self, uri: str) -> Listed:
+        above = self.uri.rstrip("/").rpartition("/")[0]
+        return Listed(frame_of(uri, self.uri), uri[len(above) :].rpartition("/")[0], uri)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderPredictions(FilePredictions):
+    """PNGs of class ids."""
+
+    kinds: Kinds
+
+    def listed(self) -> Iterator[Listed]:
+        files = list_label_files(self.uri, self.options, self.kinds)
+        yield from (self._listed(uri) for uri in files.uris.values())
+        yield from (self._listed(uri) for _, uri in files.repeated)
+
+    def open(self, data: bytes) -> np.ndarray:
+        return read_label(data)
 
 
 class MaskRow(NamedTuple):
@@ -81,10 +115,14 @@ class OutputPredictions:
     options: StorageOptions
 
     @property
+    def title(self) -> str:
+        return shown(self.uri)
+
+    @property
     def table(self) -> ClassTable:
         return _reader(self.uri, self.options).table
 
-    def listed(self) -> Iterator[tuple[Frame, MaskRow]]:
+    def listed(self) -> Iterator[Listed]:
         reader = _reader(self.uri, self.options)
         for part in reader.parts:
             with reader.open_part(part) as file:
@@ -92,7 +130,9 @@ class OutputPredictions:
                     rows = file.read_row_group(group, ["uri", "status", "error"]).to_pylist()
                     for index, row in enumerate(rows):
                         error = None if row["status"] == "ok" else str(row["error"])
-                        yield frame_of(row["uri"]), MaskRow(part, group, index, error)
+                        folder = row["uri"].rpartition("/")[0]
+                        reference = MaskRow(part, group, index, error)
+                        yield Listed(frame_of(row["uri"]), folder, reference)
 
     def unit(self, reference: MaskRow) -> Hashable:
         return reference.part, reference.group
@@ -111,10 +151,10 @@ class OutputPredictions:
             except ImageError as error:
                 yield error
 
-    def _open(self, reference: MaskRow, png: bytes | None) -> Image.Image:
+    def _open(self, reference: MaskRow, png: bytes | None) -> np.ndarray:
         if png is None:
             raise ImageError("missing", f"the run has no mask: {reference.error}")
-        return open_label(png)
+        return read_label(png)
 
 
 @lru_cache(maxsize=2)

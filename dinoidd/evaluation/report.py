@@ -11,7 +11,7 @@ from PIL import Image
 
 from dinoidd.classes import ClassTable
 from dinoidd.evaluation.comparison_picture import draw_comparison
-from dinoidd.evaluation.confusion_picture import draw_confusion
+from dinoidd.output.confusion_picture import draw_confusion
 from dinoidd.evaluation.earlier import counts_name
 from dinoidd.evaluation.result import as_json
 from dinoidd.evaluation.text import as_text

@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from dinoidd.evaluation.comparison import BETTER, WORSE
+from dinoidd.classes import TABLE
+from dinoidd.evaluation.comparison import ABSENT, BETTER, SAME, WORSE
 from dinoidd.evaluation.scores import OFFICIAL_SLIP
 
 _SHOWN = 10  # files or frames of a kind; the JSON has all
@@ -30,7 +31,7 @@ def _head(result: dict[str, Any]) -> Iterator[str]:
     rate = 60 * frames["evaluated"] / max(frames["seconds"], 1e-9)
     yield f"ground truth  {result['ground_truth']}"
     yield f"predictions   {result['predictions']}"
-    encoding = f", encoding {settings['encoding']}" if settings["classes"] == "idd" else ""
+    encoding = f", encoding {settings['encoding']}" if settings["encoding"] != TABLE else ""
     yield f"classes       {settings['classes']}{encoding}"
     yield (
         f"frames        {frames['evaluated']:,} at {size} ({settings['resizing']}), "
@@ -41,6 +42,8 @@ def _head(result: dict[str, Any]) -> Iterator[str]:
 def _means(result: dict[str, Any]) -> Iterator[str]:
     intervals, boundary = result["intervals"], result["boundary"]
     for name, level in result["levels"].items():
+        if name == OFFICIAL_SLIP and level["mean_iou"] is None:
+            continue
         is_finest = name == result["finest_level"]
         ends = _interval(intervals["mean_iou"]) if is_finest else ""
         note = level["presence"]
@@ -107,6 +110,8 @@ def _missing(result: dict[str, Any]) -> Iterator[str]:
         frames = result["frames"][key]
         if frames:
             yield f"{what}: {len(frames):,}{_more(frames)}: {', '.join(frames[:_SHOWN])}"
+    for split, count in result["frames"]["of_other_splits"].items():
+        yield f"predictions of split {split}, left out: {count:,}"
 
 
 def _problems(result: dict[str, Any]) -> Iterator[str]:
@@ -128,7 +133,7 @@ def _comparison(comparison: dict[str, Any]) -> Iterator[str]:
     mean, accuracy = comparison["mean_iou"], comparison["pixel_accuracy"]
     shared = f"mean IoU of {mean['classes']} classes in both"
     rows = [{"name": shared} | mean, {"name": "pixel accuracy"} | accuracy]
-    rows += sorted(comparison["classes"], key=lambda entry: -(entry["difference"] or 0.0))
+    rows += sorted(comparison["classes"], key=_rank)
     width = max(len(row["name"]) for row in rows) + 2
     for row in rows:
         yield f"{row['name']:<{width}}{_change(row)}{row['verdict']}"
@@ -137,6 +142,13 @@ def _comparison(comparison: dict[str, Any]) -> Iterator[str]:
         yield f"{verdict} by more than chance: {', '.join(comparison[verdict]) or 'no class'}"
     by_chance = tested * (1 - comparison["level"])
     yield f"(of {tested} classes about {by_chance:.1f} would seem changed by chance alone)"
+
+
+def _rank(entry: dict[str, Any]) -> tuple[int, float]:
+    """Changed by more than chance, other changes, none; within these the best first."""
+    verdict = entry["verdict"]
+    order = 0 if verdict in (BETTER, WORSE) else 2 if verdict in (SAME, ABSENT) else 1
+    return order, -(entry["difference"] or 0.0)
 
 
 def _change(row: dict[str, Any]) -> str:

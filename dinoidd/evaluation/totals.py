@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from dinoidd.data.label_counts import Tally
 from dinoidd.evaluation.counting import Counted, FrameCounts, Problem
 from dinoidd.evaluation.counts_file import dense
 from dinoidd.evaluation.frames import Frame
@@ -17,7 +18,7 @@ class Totals:
     classes: int
     matrix: np.ndarray = field(init=False)  # int64 [K + 1, K + 1]
     boundary: np.ndarray = field(init=False)  # int64 [K, 3]
-    truth_values: np.ndarray = field(init=False)  # int64 [256], raw values of the ground truth
+    truth: Tally = field(default_factory=Tally)  # the raw values of the ground truth
     boundary_widths: set[int] = field(default_factory=set)  # pixels
     frames: list[Frame] = field(default_factory=list)
     tallies: list[np.ndarray] = field(default_factory=list)  # int32 [K, 3], 0.3 kB for 26 classes
@@ -26,13 +27,12 @@ class Totals:
     def __post_init__(self) -> None:
         self.matrix = np.zeros((self.classes + 1, self.classes + 1), np.int64)
         self.boundary = np.zeros((self.classes, 3), np.int64)
-        self.truth_values = np.zeros(256, np.int64)
 
     def add(self, counted: Counted) -> None:
         """Add what came back for a batch."""
         for counts in counted.frames:
             self.add_frame(counts)
-        self.truth_values += counted.truth_values
+        self.truth.merge(counted.truth)
         self.boundary_widths |= counted.boundary_widths
         self.problems += counted.problems
 

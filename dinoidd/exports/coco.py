@@ -1,7 +1,8 @@
 """COCO: panoptic (JSON and PNGs) and stuff (JSON with run-length encoded masks).
 
 A class on an image is one segment: single objects are not told apart. Categories are class ids plus 1,
-because 0 means "no segment" in panoptic PNGs.
+because 0 means "no segment" in panoptic PNGs. An image's `file_name` leads to the original below
+`info.images_root`; a panoptic annotation's is that of its PNG, whose name is made safe.
 """
 
 from typing import Any
@@ -38,9 +39,11 @@ class Coco(Format[list[Segment]]):
     def add(self, item: Item, result: list[Segment]) -> str:
         """The image and its segments, to both JSON files."""
         (width, height), image_id = item.size, item.row["image_id"]
-        image = {"id": image_id, "file_name": item.name.image, "height": height, "width": width}
+        uri = shown(item.row["uri"])
+        below = uri.removeprefix(shown(self.context.root))  # as it is: tools open images_root/this
+        image = {"id": image_id, "file_name": below, "height": height, "width": width, "uri": uri}
         for file in (self._panoptic, self._stuff):
-            file.append("images", image | {"uri": shown(item.row["uri"])})
+            file.append("images", image)
         segments = [
             {"id": c, "category_id": c, "area": area, "bbox": box, "iscrowd": 0}
             for c, _, area, box in result

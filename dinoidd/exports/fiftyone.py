@@ -45,7 +45,7 @@ class FiftyOne(Format[str]):
     def add(self, item: Item, result: str) -> str | None:
         """Count the images that could not be read."""
         if not result.startswith("data/"):
-            self.missing_originals[result] += 1
+            self.note_missing(item, result)
             return None
         return result
 
@@ -55,8 +55,7 @@ class FiftyOne(Format[str]):
         text = json.dumps(targets, indent=1, ensure_ascii=False)
         self.context.folder.write("mask_targets.json", text.encode())
         self.context.folder.write("README.md", _README.format(about=self.context.about).encode())
-        if missing := self.missing_originals.total():
+        if self.missing_originals:
             self.notes.append(
-                f"{missing:,} images are left out because the original could not be read; "
-                "FiftyOne shows no mask without its image"
+                self.missing_sentence("so it is left out: FiftyOne shows no mask without its image")
             )

@@ -13,9 +13,10 @@ from dinoidd.errors import ImageError
 from dinoidd.exports.folder import ExportFolder
 from dinoidd.exports.names import Name
 from dinoidd.output.mask import decode_mask
-from dinoidd.storage import ObjectReader
+from dinoidd.storage import ObjectReader, shown
 
 R = TypeVar("R")
+_EXAMPLES = 3  # originals that cannot be read, named
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +63,23 @@ class Format(ABC, Generic[R]):
     def __init__(self, context: Context) -> None:
         self.context = context
         self.missing_originals: Counter[str] = Counter()  # by kind
+        self._missing_examples: list[str] = []
         self.notes: list[str] = []  # what a user has to know; filled by finish()
+
+    def note_missing(self, item: Item, kind: str) -> None:
+        """Count an original that could not be read."""
+        self.missing_originals[kind] += 1
+        if len(self._missing_examples) < _EXAMPLES:
+            self._missing_examples.append(f"{shown(item.row['uri'])} ({kind})")
+
+    def missing_sentence(self, consequence: str) -> str:
+        """How many originals could not be read, which for instance, and what comes of it."""
+        missing = self.missing_originals.total()
+        more = ", ..." if missing > _EXAMPLES else ""
+        images = "1 original image" if missing == 1 else f"{missing:,} original images"
+        return (
+            f"{images} could not be read, {consequence}: {', '.join(self._missing_examples)}{more}"
+        )
 
     @abstractmethod
     def prepare(self, item: Item) -> R:

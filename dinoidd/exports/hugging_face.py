@@ -45,7 +45,7 @@ class HuggingFace(Format[OriginalFile | str]):
             name = item.name.stem.rpartition("/")[2] + result.suffix
             image = {"bytes": result.data, "path": name}
         else:
-            self.missing_originals[result] += 1
+            self.note_missing(item, result)
         split = _SPLITS.get(item.name.split or "", "train")
         if split not in self._shards:
             self._shards[split] = _Shards(self.context, split)
@@ -61,8 +61,8 @@ class HuggingFace(Format[OriginalFile | str]):
         text = json.dumps(classes, indent=1, ensure_ascii=False)
         self.context.folder.write("id2label.json", text.encode())
         self.context.folder.write("README.md", self._card().encode())
-        if missing := self.missing_originals.total():
-            self.notes.append(f"{missing:,} rows have a mask but no image: it could not be read")
+        if self.missing_originals:
+            self.notes.append(self.missing_sentence("so their rows have a mask and no image"))
 
     def _card(self) -> str:
         files = [

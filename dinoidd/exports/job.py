@@ -45,12 +45,13 @@ class Exported:
     errors: dict[str, int]  # rows without a mask, by error_kind
     damaged_masks: dict[str, int]  # by kind
     left_out: dict[str, int]  # originals that the format needs and that cannot be read, by kind
+    without_image: dict[str, int]  # exported, but their original cannot be read, by kind
     notes: list[str] = field(default_factory=list)
 
     @property
     def complete(self) -> bool:
-        """Whether every matching row with a mask was exported."""
-        return not self.damaged_masks and not self.left_out
+        """Whether every matching row with a mask was exported, with its image where that belongs."""
+        return not (self.damaged_masks or self.left_out or self.without_image)
 
 
 def export(
@@ -103,6 +104,7 @@ def export(
         errors=selection.errors,
         damaged_masks=dict(writer.damaged),
         left_out=dict(writer.left_out),
+        without_image=dict(writer.format.missing_originals - writer.left_out),
         notes=writer.format.notes,
     )
     folder.finish(asdict(result))
@@ -158,6 +160,11 @@ def _selected(run: RunReader, where: str) -> Selection:
     selection = select_images(run, where)
     if not selection.ids.size:
         errors = sum(selection.errors.values())
+        if not errors:
+            raise ConfigError(
+                f"--where {where!r} matches none of the {selection.not_matching:,} rows: there is "
+                "nothing to export"
+            )
         raise ConfigError(
             f"no mask to export: of {errors + selection.not_matching:,} rows {errors:,} match "
             f"--where {where!r}, and they are error rows"

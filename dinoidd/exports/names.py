@@ -10,7 +10,7 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -34,7 +34,6 @@ class Name:
     stem: (
         str  # no suffix: `val/drive/frame` for IDD's and Cityscapes' layout, else the image's path
     )
-    image: str  # the image's path below the folder that all images share
     official: bool  # IDD's and Cityscapes' layout
     split: str | None  # `train`, `val`, ... in that layout
 
@@ -63,24 +62,16 @@ class Names:
         name = self._plain(uri)
         if not self._shared or _hash(name.stem) not in self._shared:
             return name
-        folder, slash, file = name.image.rpartition("/")
-        start, dot, suffix = file.rpartition(".")
-        image = f"{start}~{image_id}.{suffix}" if dot else f"{file}~{image_id}"
-        return Name(
-            stem=f"{name.stem}~{image_id}",
-            image=folder + slash + image,
-            official=name.official,
-            split=name.split,
-        )
+        return replace(name, stem=f"{name.stem}~{image_id}")
 
     def _plain(self, uri: str) -> Name:
         """The names as they would be if no other image had them."""
-        image = _safe_path(uri.removeprefix(self.root))
         if match := _OFFICIAL.fullmatch(uri):
             split, _, frame = match.groups()
             stem = _safe_path("/".join(match.groups()[:2]) + f"/{frame}")
-            return Name(stem=stem, image=image, official=True, split=split)
-        return Name(stem=_IMAGE_END.sub("", image), image=image, official=False, split=None)
+            return Name(stem=stem, official=True, split=split)
+        image = _safe_path(uri.removeprefix(self.root))
+        return Name(stem=_IMAGE_END.sub("", image), official=False, split=None)
 
 
 def _uris(run: RunReader) -> Iterator[pa.Array]:

@@ -6,9 +6,8 @@ from dataclasses import asdict, dataclass, replace
 
 import torch
 
-from dinoidd.checkpoint.cache import local_checkpoint, remote_header
-from dinoidd.checkpoint.file import load_checkpoint, read_checkpoint_info
 from dinoidd.checkpoint.load import random_weights
+from dinoidd.checkpoint.model import load_model, read_model_info
 from dinoidd.classes import ClassTable, load_class_table
 from dinoidd.errors import CheckpointError, ConfigError
 from dinoidd.models import Segmenter, SegmenterConfig, preset
@@ -22,7 +21,8 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 class ModelSource:
     """What was asked for. Exactly one of `checkpoint` and `preset` is set."""
 
-    checkpoint: str | None = None  # path or URL of a file that `dinoidd convert` wrote
+    checkpoint: str | None = None  # path or URL of a file that `convert` or `train` wrote
+    base: str | None = None  # of a file of `train`: where its base is now; None: where it was
     preset: str | None = None  # a preset's name: random weights
     classes: str = "idd"  # class table of a preset; a checkpoint has its own
     dtype: str = "float32"
@@ -33,6 +33,10 @@ class ModelSource:
     def __post_init__(self) -> None:
         if (self.checkpoint is None) == (self.preset is None):
             raise ConfigError("give either --checkpoint FILE or --preset NAME (random weights)")
+        if self.base is not None and self.checkpoint is None:
+            raise ConfigError(
+                f"--base {self.base} goes with the --checkpoint that was trained on it"
+            )
         if self.dtype not in DTYPES:
             raise ConfigError(f"unknown dtype '{self.dtype}': there are {', '.join(DTYPES)}")
 
@@ -43,8 +47,7 @@ class ModelSource:
             CheckpointError, ConfigError, ClassTableError: one clear sentence.
         """
         if self.checkpoint is not None:
-            header = remote_header(self.checkpoint, self.storage)
-            info = read_checkpoint_info(header, shown(self.checkpoint))
+            info = read_model_info(self.checkpoint, self.storage, self.base)
             return ModelDescription(
                 config=info.config,
                 table=info.table,
@@ -67,8 +70,9 @@ class ModelSource:
         """The model on the CPU, in the wanted dtype; a remote file is downloaded once a machine."""
         dtype = DTYPES[self.dtype]
         if self.checkpoint is not None:
-            path = local_checkpoint(self.checkpoint, self.storage, self.weights or "")
-            model, info = load_checkpoint(path, dtype)
+            model, info = load_model(
+                self.checkpoint, self.storage, dtype, base=self.base, weights=self.weights or ""
+            )
             if self.weights not in (None, info.weights_sha256):
                 raise CheckpointError(
                     f"{shown(self.checkpoint)} has changed since the run began (weights "

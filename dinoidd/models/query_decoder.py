@@ -16,10 +16,12 @@ from dinoidd.models.tables import embedding
 
 @dataclass
 class QueryOutput:
-    """What the queries found: class logits [B, Q, K+1] (last: no object), mask logits [B, Q, h, w]."""
+    """What the queries found: class logits [B, Q, K+1] (last: no object), mask logits [B, Q, h, w],
+    and the queries [B, Q, C] that the classifier read."""
 
     class_logits: Tensor
     mask_logits: Tensor
+    queries: Tensor
 
 
 class MultiHeadAttention(nn.Module):
@@ -146,7 +148,7 @@ class QueryDecoder(nn.Module):
         normed = self.post_norm(x_BQC)
         classes = torch.cat([self.classifier(normed), self.no_object(normed)], dim=-1)
         masks = torch.einsum("bqc,bchw->bqhw", self.mask_embed(normed), mask_features)
-        return QueryOutput(class_logits=classes, mask_logits=masks)
+        return QueryOutput(class_logits=classes, mask_logits=masks, queries=normed)
 
     def _allowed(self, x_BQC: Tensor, features_BCHW: Tensor) -> Tensor:
         """Where each query may look, [B, 1, Q, N]: inside its mask, or anywhere if that is empty.

@@ -15,11 +15,10 @@ import pyarrow.parquet as pq
 
 from dinoidd.classes import ClassTable
 from dinoidd.errors import OutputError, StorageError
-from dinoidd.output.schema import METADATA_CLASSES, class_table_of
+from dinoidd.output.schema import METADATA_CLASSES, class_table_of, range_name, range_of
 from dinoidd.storage import StorageOptions, Store
 from dinoidd.storage.failure import explain
 
-_PART = re.compile(r"part-(\d{12})-(\d{12})\.parquet")
 _MANIFEST_PART = re.compile(r"part-\d{12}\.parquet")
 
 
@@ -32,7 +31,7 @@ class Part:
 
     @property
     def name(self) -> str:
-        return f"part-{self.start:012d}-{self.stop:012d}.parquet"
+        return range_name("part", self.start, self.stop)
 
     def holds(self, ids: np.ndarray) -> np.ndarray:
         """Which of these images belong here."""
@@ -107,8 +106,8 @@ class RunReader:
     @cached_property
     def parts(self) -> list[Part]:
         """The files of `images/`, by first image."""
-        matches = map(_PART.fullmatch, self.store.child("images").names())
-        return sorted(Part(int(m[1]), int(m[2])) for m in matches if m)
+        ranges = (range_of(name, "part") for name in self.store.child("images").names())
+        return sorted(Part(*rows) for rows in ranges if rows)
 
     @cached_property
     def manifest_files(self) -> list[str]:

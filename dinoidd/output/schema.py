@@ -4,6 +4,7 @@
 """
 
 import json
+import re
 
 import pyarrow as pa
 
@@ -25,6 +26,22 @@ METADATA_CLASSES = b"dinoidd.classes"
 # Masks are large and incompressible, everything else is small: 64 rows are about 2 MB of 1080p masks, so
 # one mask is read without the rest, and statistics still cover enough rows to skip by.
 ROWS_PER_GROUP = 64
+
+_RANGE_NAME = re.compile(r"(part|chunk)-(\d{12})-(\d{12})\.parquet")
+
+
+def range_name(kind: str, start: int, stop: int) -> str:
+    """The name of a file with the manifest's rows from `start` up to, not including, `stop`.
+
+    `kind`: `part`, a finished file of `images/`, or `chunk`, a piece of one that is not finished.
+    """
+    return f"{kind}-{start:012d}-{stop:012d}.parquet"
+
+
+def range_of(name: str, kind: str) -> tuple[int, int] | None:
+    """The rows in the name of a file of that kind; None for a name that is not of `range_name`."""
+    match = _RANGE_NAME.fullmatch(name)
+    return (int(match[2]), int(match[3])) if match and match[1] == kind else None
 
 
 def images_schema(table: ClassTable, *, run_id: str = "", fingerprint: str = "") -> pa.Schema:
@@ -52,7 +69,7 @@ def images_schema(table: ClassTable, *, run_id: str = "", fingerprint: str = "")
     metadata = {
         METADATA_RUN_ID: run_id.encode(),
         METADATA_FINGERPRINT: fingerprint.encode(),
-        METADATA_CLASSES: json.dumps(table.to_dict()).encode(),
+        METADATA_CLASSES: json.dumps(table.stored()).encode(),
         b"huggingface": json.dumps({"info": {"features": _features(table)}}).encode(),
     }
     return pa.schema(fields, metadata=metadata)

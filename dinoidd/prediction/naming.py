@@ -3,8 +3,8 @@
 The rule: an image that was named itself gets OUTPUT/NAME_segmentation, NAME without its suffix; one that
 was found in a folder or by a glob keeps its folders below that: OUTPUT/sub/NAME_segmentation. Where that
 folder belongs to another image (x.png beside x.jpg), it is NAME-XXXXXXXX_segmentation, with the first
-digits of the sha256 of the image's address. A folder belongs to the image in the first line of its
-class_statistics.txt, so an image keeps its folder when it is segmented again.
+eight hexadecimal digits of the sha256 of the image's address. A folder belongs to the image in the
+first line of its class_statistics.txt, so an image keeps its folder when it is segmented again.
 """
 
 import hashlib
@@ -40,7 +40,7 @@ def safe_name(text: str) -> str:
     """One path component that is neither hidden nor above, whatever the text is.
 
     Unicode letters stay; control characters and separators become `_`. Too long a name loses its end
-    for a few digits of its sha256.
+    for eight hexadecimal digits of its sha256.
     """
     printable = "".join(c if c.isprintable() else "_" for c in text)
     name = _UNSAFE.sub("_", printable) or "_"
@@ -62,7 +62,7 @@ def stem_of(name: str) -> str:
 
 
 def digest(text: str) -> str:
-    """Eight digits of the sha256."""
+    """Eight hexadecimal digits of the sha256."""
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:8]
 
 

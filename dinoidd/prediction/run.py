@@ -43,30 +43,42 @@ class _Job:
     folder: Path | None = None
 
 
-def list_arguments(
-    arguments: Sequence[str], output: Path, options: StorageOptions
-) -> tuple[list[ListedImage], int]:
-    """The images that the arguments name, each once; and how many were left out inside `output`.
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """What the arguments name, each image once."""
+
+    images: list[ListedImage]
+    left_out: int  # images inside the output folder
+    problems: list[str]  # a sentence for each argument that is not there, or holds no image
+
+
+def list_arguments(arguments: Sequence[str], output: Path, options: StorageOptions) -> Listing:
+    """The images that the arguments name; an argument that cannot be listed does not stop the rest.
 
     Raises:
-        InputError, StorageError: an argument cannot be listed, or holds no image.
+        InputError: there is not one image.
     """
     inside = f"{normalise(str(output))}/"
     found: dict[str, ListedImage] = {}
-    left_out = 0
+    left_out, problems = 0, []
     for argument in arguments:
-        for info in list_images(argument, options):
-            if info.uri.startswith(inside):
-                left_out += 1
-            elif info.uri not in found:
-                below = tuple(folders_below(info.uri, argument))
-                found[info.uri] = ListedImage(uri=info.uri, below=below)
+        try:
+            for info in list_images(argument, options):
+                if info.uri.startswith(inside):
+                    left_out += 1
+                elif info.uri not in found:
+                    below = tuple(folders_below(info.uri, argument))
+                    found[info.uri] = ListedImage(uri=info.uri, below=below)
+        except (InputError, StorageError) as error:
+            problems.append(str(error))
+    if not found and problems:
+        raise InputError("; ".join(problems))
     if not found:
         raise InputError(
             f"all {left_out:,} images named are inside --output {output}, where the results go: "
             "choose another --output"
         )
-    return list(found.values()), left_out
+    return Listing(images=list(found.values()), left_out=left_out, problems=problems)
 
 
 def predict_images(

@@ -8,6 +8,7 @@ from dinoidd.output.reader import RunReader
 from dinoidd.storage import shown
 
 _SETTINGS = ("model", "model weights", "class table", "image size", "dtype")
+_STEADY_SECONDS = 10.0  # a rate over a shorter time is chance: pieces come at once
 
 
 def run_facts(run: RunReader) -> list[tuple[str, str]]:
@@ -35,10 +36,16 @@ def run_facts(run: RunReader) -> list[tuple[str, str]]:
 
 
 def speed(run: RunReader) -> float | None:
-    """Images a second after start-up, of the last session."""
+    """Images a second after start-up, of the last session; None where that was too short to say."""
     session = _object(_object(run.info or {}, "summary"), "session")
-    rate = session.get("steady_images_per_second")
-    return float(rate) if isinstance(rate, int | float) else None
+    match session:
+        case {
+            "steady_images_per_second": int() | float() as rate,
+            "seconds": int() | float() as seconds,
+            "startup_seconds": int() | float() as startup,
+        }:
+            return float(rate) if seconds - startup >= _STEADY_SECONDS else None
+    return None
 
 
 def settings_json(run: RunReader) -> str | None:

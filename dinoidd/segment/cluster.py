@@ -26,10 +26,16 @@ class Placement:
     device: str  # "cuda" or "cpu"
     actors: int
     threads: int  # of torch, in each actor
+    accelerator_type: str | None = None  # of the actors' nodes, like A100
 
     @property
     def num_gpus(self) -> int:
         return 1 if self.device == "cuda" else 0
+
+    @property
+    def remote_args(self) -> dict[str, str]:
+        """What Ray is told of the node, beside CPUs and GPUs."""
+        return {} if self.accelerator_type is None else {"accelerator_type": self.accelerator_type}
 
     @property
     def best_dtype(self) -> str:
@@ -95,7 +101,7 @@ def place(actors: int | None, device: str) -> Placement:
         short.append(f"{actors} GPUs (it has {gpus})")
     if cpus < (needed := actors * ACTOR_CPUS + READ_CPUS + WRITE_CPUS):
         short.append(f"{needed:g} CPUs (it has {cpus:g})")
-    if short and not _can_grow():
+    if short and not growth():
         raise ClusterError(
             f"{actors} model actors need {' and '.join(short)}, so the run would wait for ever: "
             "lower --actors, choose --device cpu, or add nodes"
@@ -107,9 +113,9 @@ def place(actors: int | None, device: str) -> Placement:
     return Placement(device=device, actors=actors, threads=per_actor)
 
 
-def _can_grow() -> bool:
-    """Whether an autoscaler may add what is missing now."""
+def growth() -> list[dict[str, float]]:
+    """The resources of each kind of node that an autoscaler may add; none without an autoscaler."""
     from ray._private.state import state  # no public way to ask for the autoscaler's configuration
 
     config = state.get_cluster_config()
-    return bool(config is not None and len(config.node_group_configs) > 0)
+    return [] if config is None else [dict(group.resources) for group in config.node_group_configs]

@@ -1,15 +1,12 @@
 """A segmentation run from its configuration to its last file."""
 
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from dinoidd.config import SegmentConfig
 from dinoidd.inference.source import ModelSource
+from dinoidd.interruption import terminated_as_interrupted
 from dinoidd.log import logger
 from dinoidd.segment import cluster
 from dinoidd.segment.preparation import (
@@ -83,7 +80,7 @@ def segment(
         source=source.exactly(model),
         image_size=image_size,
     )
-    with _terminated_as_interrupted():
+    with terminated_as_interrupted():
         return RunResult(summary=session.run())
 
 
@@ -92,28 +89,9 @@ def _source(config: SegmentConfig, options: StorageOptions) -> ModelSource:
     classes = config.classes or "idd"
     return ModelSource(
         checkpoint=None if config.checkpoint is None else normalise(config.checkpoint),
+        base=None if config.base is None else normalise(config.base),
         preset=config.preset,
         classes=str(Path(classes).resolve()) if Path(classes).is_file() else classes,
         seed=config.seed,
         storage=options,
     )
-
-
-@contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """`ray job stop` sends SIGTERM: treat it like Ctrl-C. To be entered after ray.init()."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():  # where signals cannot be caught
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    except KeyboardInterrupt:
-        logger.info("interrupted: what is done is kept; run the same command again to resume")
-        raise
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -4,10 +4,9 @@ Names are derived from ranges of the manifest. Doing a piece of work twice there
 by an equal one, and what is done can be told from the names alone.
 """
 
-import re
 from dataclasses import dataclass
 
-_NAME = re.compile(r"(?:part|chunk)-(\d{12})-(\d{12})\.parquet")
+from dinoidd.output.schema import range_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,10 +45,10 @@ class Layout:
         return chunk * self.rows_per_chunk // self.rows_per_file
 
     def chunk_name(self, chunk: int) -> str:
-        return "chunk-{:012d}-{:012d}.parquet".format(*self.chunk_range(chunk))
+        return range_name("chunk", *self.chunk_range(chunk))
 
     def file_name(self, file: int) -> str:
-        return "part-{:012d}-{:012d}.parquet".format(*self.file_range(file))
+        return range_name("part", *self.file_range(file))
 
     def _range(self, index: int, size: int) -> tuple[int, int]:
         return index * size, min((index + 1) * size, self.rows)
@@ -67,9 +66,3 @@ def make_layout(
     return Layout(
         rows=rows, rows_per_chunk=rows_per_chunk, rows_per_file=chunks_per_file * rows_per_chunk
     )
-
-
-def range_of(name: str) -> tuple[int, int] | None:
-    """The range of rows in a file's name; None for a name that is not ours."""
-    match = _NAME.fullmatch(name)
-    return (int(match[1]), int(match[2])) if match else None

@@ -7,8 +7,9 @@ import pyarrow as pa
 import ray
 
 from dinoidd.errors import StorageError
+from dinoidd.output.schema import range_of
 from dinoidd.segment.chunk_file import read_footer
-from dinoidd.segment.layout import Layout, range_of
+from dinoidd.segment.layout import Layout
 from dinoidd.segment.output_file import merge_file
 from dinoidd.segment.pipeline import user_error
 from dinoidd.segment.tally import Tally
@@ -74,5 +75,5 @@ def finished_files(layout: Layout, images: Store, run_id: str) -> dict[int, Tall
 
 def finished_chunks(layout: Layout, staging: Store) -> set[int]:
     """The chunks in this run's staging folder."""
-    ranges = (range_of(name) for name in staging.names())
+    ranges = (range_of(name, "chunk") for name in staging.names())
     return {start // layout.rows_per_chunk for start, _ in filter(None, ranges)}

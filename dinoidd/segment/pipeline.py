@@ -9,7 +9,7 @@ import logging
 import re
 import textwrap
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,29 +47,65 @@ def run_chunks(
     Raises:
         DinoiddError: what a stage raised that is not one image's fault.
     """
-    _configure()
-    numbers = np.asarray(chunks, dtype=np.int64)
 
-    def read_images(batch: dict[str, np.ndarray]) -> pa.Table:
+    def write_rows(table: pa.Table) -> dict[str, Any]:
+        chunk = table.column("image_id")[0].as_py() // write.layout.rows_per_chunk
+        return {"chunk": chunk, "tally": write(table).to_dict()}
+
+    done = run_stages(
+        chunks,
+        read=read,
+        model=SegmentImages,
+        arguments=segment,
+        write=write_rows,
+        placement=placement,
+    )
+    for result in done:
+        yield result["chunk"], Tally.from_dict(result["tally"])
+
+
+def run_stages(
+    pieces: Sequence[int],
+    *,
+    read: Callable[[int], pa.Table],
+    model: type,
+    arguments: dict[str, Any],
+    write: Callable[[pa.Table], dict[str, Any]],
+    placement: Placement,
+) -> Iterator[dict[str, Any]]:
+    """Do pieces of work, each a table all the way: read in a task -> model in an actor -> write in a
+    task. What `write` returned for a piece, plain values, is yielded when it is done, in any order.
+
+    Args:
+        read: a piece's number to its rows.
+        model: a class whose objects turn rows into rows; each actor makes one of the `arguments`.
+
+    Raises:
+        DinoiddError: what a stage raised that is not one image's fault.
+    """
+    _configure()
+    numbers = np.asarray(pieces, dtype=np.int64)
+
+    def read_rows(batch: dict[str, np.ndarray]) -> pa.Table:
         return read(int(numbers[batch["id"].item()]))
 
-    def write_rows(table: pa.Table) -> dict[str, list[Any]]:
-        chunk = table.column("image_id")[0].as_py() // write.layout.rows_per_chunk
-        return {"chunk": [chunk], "tally": [json.dumps(write(table).to_dict())]}
+    def write_rows(table: pa.Table) -> dict[str, list[str]]:
+        return {"result": [json.dumps(write(table))]}
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
         dataset = (
             ray.data.range(len(numbers), override_num_blocks=len(numbers))
-            .map_batches(read_images, batch_size=None, num_cpus=READ_CPUS, **_TASK_RETRIES)
+            .map_batches(read_rows, batch_size=None, num_cpus=READ_CPUS, **_TASK_RETRIES)
             .map_batches(
-                SegmentImages,
+                model,
                 batch_size=None,
                 batch_format="pyarrow",
-                fn_constructor_kwargs=segment,
+                fn_constructor_kwargs=arguments,
                 compute=ActorPoolStrategy(size=placement.actors),
                 num_cpus=ACTOR_CPUS,
                 num_gpus=placement.num_gpus,
+                **placement.remote_args,
                 **_ACTOR_RETRIES,
             )
             .map_batches(
@@ -83,11 +119,11 @@ def run_chunks(
     yield from _results(dataset)
 
 
-def _results(dataset: ray.data.Dataset) -> Iterator[tuple[int, Tally]]:
+def _results(dataset: ray.data.Dataset) -> Iterator[dict[str, Any]]:
     try:
         for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
-            for row in table.to_pylist():
-                yield row["chunk"], Tally.from_dict(json.loads(row["tally"]))
+            for result in table.column("result").to_pylist():
+                yield json.loads(result)
     except ray.exceptions.RayError as error:
         raise user_error(error) from error
 

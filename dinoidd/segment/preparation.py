@@ -9,15 +9,15 @@ from dinoidd.data.manifest import FOLDER, ManifestInfo, index_images, read_manif
 from dinoidd.errors import InputError, OutputError
 from dinoidd.inference.source import ModelDescription
 from dinoidd.log import logger
+from dinoidd.output.schema import range_of
 from dinoidd.segment.layout import make_layout
 from dinoidd.segment.run_record import NAME, SUCCESS, RunRecord, is_run, new_record
 from dinoidd.storage import StorageOptions, Store, normalise, shown
 
 STAGING = "_staging"
 IMAGES = "images"
-_OUR_IMAGES = re.compile(r"part-\d{12}-\d{12}\.parquet|\..*")
-_OUR_MANIFEST = re.compile(r"part-\d{12}\.parquet|manifest\.json|\..*")
-_URIS = ("input", "output", "checkpoint", "endpoint_url")
+_OUR_MANIFEST = re.compile(r"part-\d{12}\.parquet|manifest\.json")
+_URIS = ("input", "output", "checkpoint", "base", "endpoint_url")
 
 
 def prepare_manifest(config: SegmentConfig, output: Store, options: StorageOptions) -> ManifestInfo:
@@ -50,14 +50,19 @@ def check_ownership(output: Store) -> None:
         OutputError: names a file that is not of a run.
     """
     begun = is_run(output)
-    for folder, ours in ((IMAGES, _OUR_IMAGES), (FOLDER, _OUR_MANIFEST)):
+    for folder, is_ours in ((IMAGES, _is_part), (FOLDER, _OUR_MANIFEST.fullmatch)):
         for entry in output.child(folder).walk() if output.child(folder).is_folder() else ():
             name = entry.uri.rpartition(f"/{folder}/")[2]
-            if not ours.fullmatch(name) or (folder == IMAGES and not begun):
+            ours = name.startswith(".") or is_ours(name)
+            if not ours or (folder == IMAGES and not begun):
                 raise OutputError(
                     f"{output.uri} is not a run of dinoidd, it holds {folder}/{name}: "
                     "choose another --output"
                 )
+
+
+def _is_part(name: str) -> bool:
+    return range_of(name, "part") is not None
 
 
 def clear(config: SegmentConfig, output: Store, options: StorageOptions) -> None:

@@ -5,8 +5,8 @@ import time
 
 from tqdm import tqdm
 
-from dinoidd.log import logger
-from dinoidd.segment.pace import Pace, duration
+from dinoidd.log import duration, logger
+from dinoidd.segment.pace import Pace
 from dinoidd.segment.tally import Tally
 
 _SECONDS_BETWEEN_LINES = 10.0

@@ -61,7 +61,7 @@ def new_record(
     return RunRecord(
         run_id=f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:8]}",
         identity=identity,
-        classes=table.to_dict(),
+        classes=table.stored(),
         fingerprint=fingerprint,
         layout=layout,
         config=config,
@@ -123,9 +123,7 @@ def check_same(record: RunRecord, identity: dict[str, Any], output: Store) -> No
     Raises:
         OutputError: names each setting that differs.
     """
-    names = sorted(set(record.identity) | set(identity))
-    pairs = [(n, record.identity.get(n), identity.get(n)) for n in names]
-    different = [f"{n} was {old!r} and is {new!r}" for n, old, new in pairs if old != new]
+    different = differences(record.identity, identity)
     told = [what for what in different if not what.startswith("fingerprint")]
     different = told or different  # a digest follows from the others, and says nothing
     if different:
@@ -133,6 +131,12 @@ def check_same(record: RunRecord, identity: dict[str, Any], output: Store) -> No
             f"{output.uri} belongs to another run: {'; '.join(different)}. Use the same settings to "
             "resume it, another --output for a new run, or --restart to throw its results away"
         )
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """`image size was 256 and is 512`, for each name whose values are not equal."""
+    pairs = [(name, old.get(name), new.get(name)) for name in sorted(set(old) | set(new))]
+    return [f"{name} was {a!r} and is {b!r}" for name, a, b in pairs if a != b]
 
 
 def now() -> str:

@@ -3,7 +3,8 @@
 from typing import Any
 
 from dinoidd.classes import ClassTable
-from dinoidd.segment.pace import Pace, duration
+from dinoidd.log import duration
+from dinoidd.segment.pace import Pace
 from dinoidd.segment.tally import SECONDS, Tally
 
 _LARGEST = 10

@@ -6,7 +6,7 @@ import re
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from dinoidd.cli.data.progress import Progress
+from dinoidd.cli.progress import Progress
 from dinoidd.errors import ConfigError
 
 if TYPE_CHECKING:

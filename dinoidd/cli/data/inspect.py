@@ -6,8 +6,8 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from dinoidd.cli.data.progress import Progress
 from dinoidd.cli.options import add_storage_options, storage_options
+from dinoidd.cli.progress import Progress
 from dinoidd.errors import OutputError
 
 if TYPE_CHECKING:

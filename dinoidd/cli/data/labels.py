@@ -6,15 +6,16 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from dinoidd.cli.data.progress import Progress
+from dinoidd.cli.progress import Progress
 
 if TYPE_CHECKING:
     from dinoidd.data.labels import Drawn, LabelsInfo
 
 DESCRIPTION = (
     "Draw the label image of every polygon file below ROOT/gtFine, byte for byte as the official tool "
-    "does. Images that are there and no older than their polygons stay; a broken polygon file is "
-    "reported and does not stop the rest, and the exit status is then 1."
+    "does. Images that it drew before are drawn again only where their polygons have changed. Images "
+    "that another tool made stay, and are told where they differ from the polygons; a broken polygon "
+    "file is told too. Neither stops the rest, and the exit status is then 1."
 )
 
 
@@ -30,12 +31,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--out", metavar="DIR", help="write to DIR/gtFine/... (default: beside the polygon files)")
     add("--workers", type=int, metavar="N", help="processes (default: one a CPU core)")
-    add("--restart", action="store_true", help="draw everything anew")
+    add(
+        "--overwrite",
+        action="store_true",
+        help="draw everything anew, also in place of label images that another tool made",
+    )
     add("--json", action="store_true", help="print the summary as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Draw, tell of every file that failed, and print a summary; 1 if any failed."""
+    """Draw, tell of what failed or is foreign, and print a summary; 1 if anything is."""
     from dinoidd.data.labels import draw_label_images, find_polygon_files
 
     total = sum(1 for _ in find_polygon_files(args.root))
@@ -45,13 +50,15 @@ def run(args: argparse.Namespace) -> int:
             encoding=args.encoding,
             out=args.out,
             workers=args.workers,
-            restart=args.restart,
+            overwrite=args.overwrite,
             progress=Count(progress),
         )
     print(json.dumps(asdict(info)) if args.json else summary(info))
     if info.failed:
         print(f"{info.failed:,} polygon files could not be drawn", file=sys.stderr)
-    return 1 if info.failed else 0
+    if info.foreign:
+        print(foreign_sentence(info), file=sys.stderr)
+    return 1 if info.failed or info.foreign else 0
 
 
 class Count:
@@ -67,6 +74,16 @@ class Count:
             self.progress.say(f"{result.source}: {result.error}")
 
 
+def foreign_sentence(info: "LabelsInfo") -> str:
+    """What the images that are not ours are, and what to do."""
+    more = ", ..." if info.foreign > len(info.foreign_examples) else ""
+    return (
+        f"{info.foreign:,} label images were left alone: they differ from what the polygons give, and "
+        f"another tool made or changed them: {', '.join(info.foreign_examples)}{more}; "
+        "--overwrite draws them anew, --out writes to another folder"
+    )
+
+
 def summary(info: "LabelsInfo") -> str:
     """The summary for a person."""
     speed = (
@@ -76,6 +93,7 @@ def summary(info: "LabelsInfo") -> str:
         "labels": f"{info.output}/gtFine, {info.encoding}",
         "drawn": f"{info.drawn:,}{speed}",
         "there": f"{info.there:,}",
+        "foreign": f"{info.foreign:,}",
         "failed": f"{info.failed:,}",
         "seconds": f"{info.seconds:.1f}",
     }

@@ -1,0 +1,28 @@
+"""Long work ends alike, whoever stops it: Ctrl-C, or SIGTERM, which is what `ray job stop` sends."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from dinoidd.log import logger
+
+
+@contextmanager
+def terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM raises KeyboardInterrupt, as Ctrl-C does. To be entered after ray.init()."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # where signals cannot be caught
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    except KeyboardInterrupt:
+        logger.info("interrupted: what is done is kept; run the same command again to resume")
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)

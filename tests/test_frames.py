@@ -1,0 +1,78 @@
+"""Which label images belong to a class table, and which split a file is of."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from evaluation_files import save
+
+from dinoidd.classes import BUILT_IN, IDD, ClassTable, RawValues
+from dinoidd.data.frames import LABEL_KINDS, find_frames, label_kind, label_suffixes, split_folders
+from dinoidd.data.inspect import inspect_dataset
+from dinoidd.evaluation.frames import split_of
+
+
+@pytest.mark.parametrize("kind", ["labelTrainIds", "labelcsTrainIds"])
+def test_inspect__both_names_of_train_ids(tmp_path: Path, kind: str) -> None:
+    save(tmp_path / "gtFine" / "val" / "0" / "a_gtFine_labellevel3Ids.png", np.uint8([[25]]))
+    label = save(tmp_path / "gtFine" / "val" / "0" / f"a_gtFine_{kind}.png", np.uint8([[13, 18]]))
+    table = BUILT_IN["cityscapes_train_ids"]
+    found = inspect_dataset(str(tmp_path), table=table, workers=1)
+    assert [c.name for c in found.classes() if c.images] == ["car", "bicycle"]
+    assert found.files.frames["val/0/a"].label == str(label)
+
+
+def test_inspect__idds_classes_with_raw_values_of_their_own(tmp_path: Path) -> None:
+    save(tmp_path / "gtFine" / "val" / "0" / "a_gtFine_labellevel3Ids.png", np.uint8([[40, 255]]))
+    raw = RawValues(values={40: 9, 255: 255})
+    table = ClassTable(name="idd", classes=IDD.classes, raw=raw)
+    found = inspect_dataset(str(tmp_path), table=table, workers=1)
+    assert found.verdict is None
+    assert {c.name for c in found.classes() if c.images} == {"car", "void"}
+
+
+def test_label_kinds__are_those_of_built_in_tables() -> None:
+    assert set(LABEL_KINDS) <= set(BUILT_IN)
+    assert label_suffixes("camvid") == ("_gtFine_labellevel3Ids.png",)
+    assert label_kind("/x/a_gtFine_labelIds.png") == "labelIds"
+    assert label_kind("/x/a_mask.png") is None
+
+
+def test_find_frames__a_second_kind_is_a_double(tmp_path: Path) -> None:
+    for kind in LABEL_KINDS["cityscapes_train_ids"]:
+        save(tmp_path / "gtFine" / "val" / "0" / f"a_gtFine_{kind}.png", np.uint8([[0]]))
+    found = find_frames(str(tmp_path), label_suffixes("cityscapes_train_ids"))
+    assert len(found.frames) == len(found.doubles) == 1
+
+
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [
+        ("leftImg8bit/val", "gtFine/val"),
+        ("images/val", "annotations/val"),
+        ("images/val", "masks/val"),
+        ("val", "valannot"),
+    ],
+)
+def test_split_folders__layouts(tmp_path: Path, images: str, labels: str) -> None:
+    save(tmp_path / labels / "a.png", np.uint8([[0]]))
+    found = split_folders(str(tmp_path), "val")
+    assert found == (str(tmp_path / images), str(tmp_path / labels))
+
+
+@pytest.mark.parametrize(
+    ("folder", "split"),
+    [
+        ("/x/leftImg8bit/train/12", "train"),
+        ("s3://b/gtFine/val_night/12", "val_night"),
+        ("/preds/val/12", "val"),
+        ("/camvid/valannot", "val"),
+        ("/x/images/test", "test"),
+        ("/x/mine/7", "mine"),
+        ("/train/x/y/12", None),
+        ("/x/leftImg8bit/12", None),
+        ("", None),
+    ],
+)
+def test_split_of__folders(folder: str, split: str | None) -> None:
+    assert split_of(folder, "mine") == split
