@@ -366,6 +366,17 @@ def test_sheet__four_pictures_of_the_most_different(runs, diff, drawn, tmp_path)
             assert colors == {TABLE.classes[i].color for i in np.unique(mask_HW)}
 
 
+def test_sheet__images_of_one_name_are_told_apart(runs, diff, drawn, tmp_path) -> None:
+    for run in (runs.a, runs.b):
+        for image_id in range(run.images):
+            name = f"s3://b/{image_id % 4}/same.jpg" if image_id < 4 else f"s3://b/{image_id}.jpg"
+            run.edit(image_id, lambda row, name=name: row.update(uri=name))
+    assert diff("--to", tmp_path / "x.png", "--grid", "5x8")[0] == 0
+    captions = [cell.caption for cell in drawn["cells"][::4]]
+    assert len(captions) == len(set(captions)) == len(runs.compared)
+    assert {c for c in captions if "same" in c} == {f"{i}/same.jpg" for i in (0, 1, 2)}
+
+
 def test_sheet__marks_what_differs(runs, diff, drawn, tmp_path) -> None:
     runs.a.write_inputs()
     diff("--to", tmp_path / "x.png", "--grid", "1x1")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 
 import numpy as np
 import pytest
@@ -10,10 +11,14 @@ from PIL import Image
 
 from dinoidd.classes import IDD, ClassInfo, ClassTable
 from dinoidd.cli import main
-from dinoidd.evaluation.comparison import FrameTallies, compare
-from dinoidd.output.confusion_picture import draw_confusion
+from dinoidd.evaluation.comparison import UNITS_NEEDED, FrameTallies, compare, verdict_text
+from dinoidd.evaluation.comparison_picture import draw_comparison
 from dinoidd.evaluation.frames import Frame, frame_of
+from dinoidd.evaluation.text import _conclusion
 from dinoidd.metrics import confusion_matrix, tally
+from dinoidd.inspection.bar_chart import _VOID as VOID_OF_BAR_CHART
+from dinoidd.output.confusion_picture import draw_confusion
+from dinoidd.output.draw import GREY, MARGIN, VOID
 
 DRIVES, FRAMES = 3, 8
 
@@ -72,7 +77,71 @@ def test_compare__few_frames_and_partial_overlap() -> None:
         frames_of("a", ours[:9]), frames_of("b", theirs), ["x", "y"], samples=200, seed=0
     )
     assert (result["frames"], result["only_here"], result["only_there"]) == (9, 0, 3)
-    assert result["classes"][0]["verdict"] == "too few frames to say"
+    assert [entry["verdict"] for entry in result["classes"]] == ["not judged"] * 2
+    assert (result["frames_needed"], result["not_judged"]) == (10, ["x", "y"])
+    assert verdict_text("not judged", 9) == "not judged: 9 frames, at least 10 are needed"
+    assert verdict_text("not judged", 1) == "not judged: 1 frame, at least 10 are needed"
+    assert verdict_text("better", 9) == "better"
+
+
+def test_evaluate__against_few_frames_claims_nothing(tmp_path, capsys) -> None:
+    few = make_set(tmp_path, drives=1, frames=3)
+    for path in few.truth.rglob("*.png"):
+        bad = worse(np.array(Image.open(path)), 7, boxes=12)
+        save(tmp_path / "bad" / path.relative_to(few.truth), bad)
+    few.evaluate("--resolution", "native", "--against", tmp_path / "bad")
+    text = capsys.readouterr().out
+    assert text.endswith("\nnot judged: 3 frames, at least 10 are needed\n")
+    assert "no class" not in text
+    assert "more than chance" not in text
+    assert re.search(r"\nroad .*\] +not judged: 3 frames, at least 10 are needed\n", text)
+    assert text.count("; intervals of fewer than 10 frames are rough]\n") == 2  # both intervals
+
+
+def test_text__rare_classes_are_not_judged_and_not_counted() -> None:
+    ours, theirs = random_tallies(1, 0.95, 12), random_tallies(2, 0.5, 12)
+    for tallies in (ours, theirs):
+        tallies[9:, 1] = 0  # y is in nine frames alone
+    rare = compare(frames_of("a", ours), frames_of("b", theirs), ["x", "y"], samples=200, seed=0)
+    assert list(_conclusion(rare)) == [
+        "better by more than chance: x",
+        "worse by more than chance: no class",
+        "(of 1 classes about 0.1 would seem changed by chance alone)",
+        "not judged, in fewer than 10 frames: y",
+    ]
+    for tallies in (ours, theirs):
+        tallies[:9, 0] = 0
+    none = compare(frames_of("a", ours), frames_of("b", theirs), ["x", "y"], samples=200, seed=0)
+    assert list(_conclusion(none)) == ["not judged, in fewer than 10 frames: x, y"]
+
+
+def test_draw_comparison__has_room_for_what_is_not_judged() -> None:
+    runs = [frames_of(n, random_tallies(i, 0.5 + i / 9, 9)) for i, n in enumerate("ab")]
+    few = compare(*runs, ["x", "y"], samples=200, seed=0)
+    picture = np.asarray(draw_comparison(few).convert("L"))
+    words = picture[120:, -300 - MARGIN :]
+    assert (words[:, :-MARGIN] < 128).any()  # to the end of the row, and not beyond
+    assert (picture[:, -MARGIN + 2 :] == 255).all()
+
+
+def test_evaluate__against_help_tells_the_frames_needed(capsys) -> None:
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert f"a change is judged where at least {UNITS_NEEDED} frames show it" in told
+
+
+def test_evaluate__intervals_of_few_drives_are_rough(small: SmallSet, capsys) -> None:
+    small.evaluate()
+    told = capsys.readouterr().out
+    drawn = "3 drives drawn anew 1,000 times, seed 0"
+    assert f"[95% intervals: {drawn}; intervals of fewer than 10 drives are rough]\n" in told
+    assert "\ndrives, worst first; intervals of fewer than 10 frames are rough\n" in told
+
+
+def test_evaluate__intervals_of_ten_frames_are_not_called_rough(tmp_path, capsys) -> None:
+    make_set(tmp_path, drives=1, frames=10).evaluate()
+    assert "rough" not in capsys.readouterr().out
 
 
 def test_evaluate__against_json_and_against_predictions_agree(small: SmallSet) -> None:
@@ -172,6 +241,30 @@ def test_draw_confusion__shades_follow_shares() -> None:
     assert share_dark(0, 0) > 0.7
     assert share_dark(1, 2) > 0.7
     assert share_dark(0, 1) == share_dark(2, 2) == share_dark(3, 3) == 0
+
+
+def test_draw_confusion__void_is_grey_as_in_other_pictures() -> None:
+    assert VOID == VOID_OF_BAR_CHART
+    picture = np.asarray(draw_confusion(np.eye(27, dtype=int), IDD, "title", "subtitle"))
+    last_column = picture[:, picture.shape[1] - MARGIN - 46 : -MARGIN]
+    assert (last_column == VOID).all(-1).sum() == 16 * 16
+    assert not (last_column == (0, 0, 0)).all(-1).any()
+
+
+@pytest.mark.parametrize("classes", [2, 26])
+def test_draw_confusion__axes_are_named_in_their_middle(classes: int) -> None:
+    infos = tuple(ClassInfo(name=f"class {i}", color=(i, i, i)) for i in range(classes))
+    table = ClassTable(name="some", classes=infos)
+    picture = draw_confusion(np.eye(classes + 1, dtype=int), table, "a long title " * 3, "sub")
+    strip = (np.asarray(picture.convert("L")) < 180)[:, MARGIN - 8 : MARGIN + 16]
+    below, top = picture.height - MARGIN, picture.height - MARGIN - classes * 46
+    rows = np.flatnonzero(strip[top:].any(1)) + top
+    length = rows[-1] - rows[0]
+    if classes > 2:
+        assert (rows[0] + rows[-1]) / 2 == pytest.approx((top + below) / 2, abs=4)
+    assert 90 < length < 140
+    assert rows[-1] < picture.height - 1
+    assert picture.width >= 700 if classes == 2 else picture.width > 1300
 
 
 def test_draw_confusion__many_classes() -> None:

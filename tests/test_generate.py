@@ -83,6 +83,22 @@ def test_generate__finishes_what_was_interrupted(tmp_path: Path) -> None:
     assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
 
 
+def test_generate__counts_images_and_labels_apart(tmp_path: Path) -> None:
+    generate_dataset(tmp_path, **SMALL, workers=1)
+    before = files_of(tmp_path)
+    labels = sorted(tmp_path.rglob("*_labellevel3Ids.png"))
+    labels[0].unlink()
+    labels[1].unlink()
+    image = next(tmp_path.rglob("frame000004_leftImg8bit.jpg"))
+    image.unlink()
+    kept = labels[0].parents[3] / "leftImg8bit/train/001/frame000000_leftImg8bit.jpg"
+    written = kept.stat().st_mtime_ns
+    info = generate_dataset(tmp_path, **SMALL, workers=1)
+    assert (info.images, info.resumed, info.labels_resumed, info.drawn) == (5, 4, 3, 3)
+    assert files_of(tmp_path) == before
+    assert kept.stat().st_mtime_ns == written  # what was there is not written again
+
+
 def test_generate__a_foreign_folder_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     for restart in (False, True):
@@ -156,7 +172,17 @@ def test_cli__writes_and_prints_a_summary(
     told = json.loads(capsys.readouterr().out)
     assert (told["output"], told["images"], told["splits"]) == (str(output), 2, {"train": 2})
     assert main([*COMMAND, str(output), "--splits", "train=1"]) == 0
-    assert "2 (2 were there already)" in capsys.readouterr().out
+    assert capsys.readouterr().out.splitlines()[1:3] == [
+        "images    2 (2 were there already)",
+        "labels    2 (2 were there already)",
+    ]
+    for label in output.rglob("*_labellevel3Ids.png"):
+        label.unlink()
+    assert main([*COMMAND, str(output), "--splits", "train=1"]) == 0
+    assert capsys.readouterr().out.splitlines()[1:3] == [
+        "images    2 (2 were there already)",
+        "labels    2 (0 were there already)",
+    ]
     assert len(list(output.rglob("*_leftImg8bit.jpg"))) == 2
 
 

@@ -17,7 +17,7 @@ FILES = sorted(p for top in ("dinoidd", "jobs") for p in (ROOT / top).rglob("*.p
 STORAGE = ["dinoidd/storage/*.py"]
 HOMES = {
     "ray": [f"dinoidd/segment/{n}.py" for n in ("cluster", "pipeline", "merging")]
-    + ["dinoidd/*/job.py", "jobs/*.py"],
+    + ["dinoidd/train/*.py", "dinoidd/*/job.py", "jobs/*.py"],
     "fsspec": STORAGE,
     "s3fs": STORAGE,
     "gcsfs": STORAGE,
@@ -46,7 +46,11 @@ ALLOWED = {
     "checkpoint": BASE | {"classes", "models", "storage"},
     "inference": BASE | {"classes", "config", "models", "checkpoint", "storage", "data", "metrics"},
     "training": BASE
-    | {"classes", "config", "models", "checkpoint", "storage", "data", "metrics", "output"},
+    | {"ahead", "classes", "config", "models", "checkpoint"}
+    | {"storage", "data", "metrics", "output"},
+    "train": BASE
+    | {"ahead", "interruption", "classes", "models", "checkpoint"}
+    | {"storage", "data", "training", "segment"},
 }
 COMMAND_LINE = {"cli", "__main__", "jobs"}
 

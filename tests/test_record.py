@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from dinoidd.classes import CAMVID, ClassTable
+from dinoidd.classes import BUILT_IN, ClassTable
 from dinoidd.errors import ConfigError, OutputError
 from dinoidd.metrics.iou import iou, mean_of_present, pixel_accuracy, tally
 from dinoidd.storage import Store
@@ -19,11 +19,12 @@ from dinoidd.training.progress import Progress
 from dinoidd.training.record import RunRecorder
 from dinoidd.training.records import EpochRecord, Picture, StepRecord
 
+CAMVID = BUILT_IN["camvid"]
 STEPS = 5  # an epoch
 LINE = re.compile(
     r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \| Epoch (\d+)/4 \| Train Loss: ([\d.]+|nan) \| "
     r"Val Loss: ([\d.]+|nan) \| IoU: ([\d.]+|nan)% \| Best: ([\d.]+|nan)% \(epoch (\d+)\) \| "
-    r"Accuracy: [\d.]+% \| LR: \d\.\d\de-\d\d \| [\d.]+ images/s \| \w+ \| \w+ left"
+    r"Accuracy: [\d.]+% \| LR: \d\.\d\de[-+]\d\d \| [\d.]+ images/s \| \w+ \| \w+ left"
 )
 
 
@@ -213,7 +214,9 @@ def test_recorder__an_epoch_done_twice_appears_once(
 
 def test_recorder__foreign_metrics_file(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text("loss,0.3\n")
-    with pytest.raises(OutputError, match=r"metrics.jsonl is not of a training run .*: choose anoth"):
+    with pytest.raises(
+        OutputError, match=r"metrics.jsonl is not of a training run .*: choose anoth"
+    ):
         recorder_of(Store.open(str(tmp_path)))
 
 

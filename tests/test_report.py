@@ -25,6 +25,7 @@ from dinoidd.report.facts import speed
 from dinoidd.report.figures import BINS, Figures, Measure
 from dinoidd.report.galleries import Galleries, Pick, choose_galleries, pick_apart
 from dinoidd.report.markup import escape, percent
+from dinoidd.report.sections import class_section
 from dinoidd.storage import StorageOptions
 
 ATTACK = "<script>document.title = 'broken in'</script>"
@@ -296,6 +297,18 @@ def test_page__is_whole_and_needs_nothing(run):
     assert links <= anchors
     assert all("alt" in image for image in page.all("img"))
     assert "The run is not finished" not in page.text
+
+
+def test_page__classes_are_those_seen_on_one_scale(run):
+    found = figures(run)
+    table = class_section(found)
+    assert "Never seen: rail track." in page_of(run)
+    assert "rail track" not in table
+    seen = [info for info in found.classes if info.images]
+    assert re.findall(r'<a href="#class-(\d)">', table) == ["0", "1", "2"]
+    widths = [float(w) for w in re.findall(r'style="width:([\d.]+)%', table)]
+    shares = [(info.pixels / found.pixels, info.images / found.ok) for info in seen]
+    assert widths == [round(100 * share, 2) for pair in shares for share in pair]
 
 
 def test_page__pictures_have_words(run):

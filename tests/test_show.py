@@ -13,6 +13,7 @@ from dinoidd.output.draw import MARGIN, Cell, Layout, Share, draw_report
 from dinoidd.output.original import read_original
 from dinoidd.output.reader import RunReader
 from dinoidd.output.show import Grid, show
+from dinoidd.output.tails import tails
 from dinoidd.storage import ObjectReader, StorageOptions
 
 
@@ -77,6 +78,25 @@ def test_show__sample_is_spread_and_sorted(run, drawn):
     names = [c.caption for c in drawn["cells"]]
     assert names == sorted(names)
     assert names != [f"{i:04d}.png" for i in range(12)]
+
+
+def test_show__images_of_one_name_are_told_apart(tmp_path, drawn):
+    run = SyntheticOutput(tmp_path, images=3, errors={2: ("missing", "gone")})
+    for image_id, name in enumerate(("1/left/same.jpg", "2/left/same.jpg", "2/left/other.jpg")):
+        run.edit(image_id, lambda row, name=name: row.update(uri=f"s3://b/{name}"))
+    picture(run)
+    names = ["1/left/same.jpg", "2/left/same.jpg", "other.jpg"]
+    assert [cell.caption for cell in drawn["cells"]] == names
+
+
+def test_tails__are_as_short_as_can_be():
+    assert tails(["/a/x/1.jpg", "/b/x/1.jpg", "/b/x/2.jpg"]) == ["a/x/1.jpg", "b/x/1.jpg", "2.jpg"]
+    assert tails(["s3://a/1.jpg", "s3://b/1.jpg"]) == ["a/1.jpg", "b/1.jpg"]
+    assert tails(["/1.jpg", "/a/1.jpg"]) == ["/1.jpg", "a/1.jpg"]
+    assert tails(["1.jpg", "a/1.jpg"]) == ["1.jpg", "a/1.jpg"]
+    assert tails(["/a/1.jpg", "/a/1.jpg"]) == ["1.jpg", "1.jpg"]
+    assert tails(["https://h/1.jpg?key=secret", "/a/2.jpg"]) == ["1.jpg", "2.jpg"]
+    assert tails([]) == []
 
 
 def test_show__fewer_matches_than_cells(run, drawn):

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from dinoidd.checkpoint.base import Base
 from dinoidd.checkpoint.cache import local_checkpoint, remote_header
@@ -15,7 +16,7 @@ from dinoidd.checkpoint.file import (
 )
 from dinoidd.checkpoint.load import assign, cast, fill, with_classes
 from dinoidd.checkpoint.tensor_file import TensorFile
-from dinoidd.checkpoint.trained import TrainedInfo, is_trained, read_trained_info, trained_names
+from dinoidd.checkpoint.trained import TrainedInfo, is_trained, read_trained_info, stored_names
 from dinoidd.classes import ClassTable
 from dinoidd.errors import CheckpointError
 from dinoidd.models import Segmenter, meta_segmenter, preset, random_segmenter
@@ -68,7 +69,7 @@ def load_model(
         _refuse_base(label, base)
         return load_checkpoint(path, dtype)
     info = read_trained_info(header, label)
-    model = _joined(path, label, info, trained_names(header), (options, dtype, base))
+    model = _joined(path, label, info, stored_names(header), (options, dtype, base))
     return model, CheckpointInfo(
         config=info.config, table=info.table, weights_sha256=info.weights_sha256
     )
@@ -116,7 +117,9 @@ def load_base(
 Where = tuple[StorageOptions, torch.dtype | None, str | None]
 
 
-def _joined(path: Path, label: str, info: TrainedInfo, names: set[str], where: Where) -> Segmenter:
+def _joined(
+    path: Path, label: str, info: TrainedInfo, names: dict[str, str], where: Where
+) -> Segmenter:
     """The trained tensors in their base's place."""
     dtype = where[1]
     model = meta_segmenter(info.config)
@@ -125,13 +128,22 @@ def _joined(path: Path, label: str, info: TrainedInfo, names: set[str], where: W
         below = _base_model(label, info, where)
         dtype = dtype or next(below.parameters()).dtype
         kept = {n: t for n, t in below.state_dict().items() if n not in names}
-    missing = set(model.state_dict()) - names - set(kept)
+    missing = set(model.state_dict()) - set(names) - set(kept)
     wrong = {n for n, t in kept.items() if t.shape != model.state_dict()[n].shape}
     if missing or wrong:  # a classifier that was not trained, and of another number of classes
         raise CheckpointError(f"{label} and its base do not fit: {sorted(missing | wrong)[:5]}")
-    file = TensorFile(path)
-    stored = {n for n in file.names if n in names}
-    return assign(model, {**kept, **fill(model, names, file, stored, label, dtype)})
+    source = _Renamed(TensorFile(path), names)
+    return assign(model, {**kept, **fill(model, set(names), source, set(names), label, dtype)})
+
+
+class _Renamed:
+    """A file by the model's names."""
+
+    def __init__(self, file: TensorFile, names: dict[str, str]) -> None:
+        self._file, self._names = file, names
+
+    def copy(self, name: str, dtype: torch.dtype | None) -> Tensor:
+        return self._file.copy(self._names[name], dtype)
 
 
 def _base_model(label: str, info: TrainedInfo, where: Where) -> Segmenter:

@@ -22,7 +22,7 @@ from dinoidd.errors import CheckpointError, DinoiddError
 from dinoidd.models import SegmenterConfig, meta_segmenter
 
 FORMAT = "dinoidd-trained-1"
-_OPTIMIZER = "optimizer."
+_OPTIMIZER, _CONSTANT = "optimizer.", "constant."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,16 +49,20 @@ class TrainedInfo:
 
 
 _OBJECTS = ("config", "table", "base")  # the other fields are JSON as they are
-_PLAIN = tuple(f.name for f in fields(TrainedInfo) if f.name not in _OBJECTS)
+_JSON = tuple(f.name for f in fields(TrainedInfo) if f.name not in _OBJECTS)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """A file's content. Optimiser tensors are named `<parameter>.<key>`."""
+    """A file's content. Optimiser tensors have the names that training gives them.
+
+    `constants`, by the model's names, are what training left alone; with all of it no base is needed.
+    """
 
     info: TrainedInfo
     tensors: dict[str, Tensor]
     optimizer: dict[str, Tensor] = field(default_factory=dict)
+    constants: dict[str, Tensor] = field(default_factory=dict)
 
 
 def save_trained(trained: Trained, path: Path) -> TrainedInfo:
@@ -67,15 +71,17 @@ def save_trained(trained: Trained, path: Path) -> TrainedInfo:
     Raises:
         CheckpointError: the tensors are not the model's, or the file cannot be written.
     """
-    tensors = {n: t.detach().cpu().contiguous() for n, t in trained.tensors.items()}
+    tensors = _plain(trained.tensors)
+    constants = _plain(trained.constants, _CONSTANT)
+    stored = {n.removeprefix(_CONSTANT): tuple(t.shape) for n, t in (constants | tensors).items()}
     expected = _shapes(trained.info.config)
-    _check_tensors(str(path), {n: tuple(t.shape) for n, t in tensors.items()}, expected)
+    _check_tensors(str(path), stored, expected)
     info = replace(
         trained.info,
-        whole=set(tensors) == set(expected),
-        trained_sha256=weights_digest(tensors),
+        whole=set(stored) == set(expected),
+        trained_sha256=weights_digest(constants | tensors),
     )
-    metadata = {name: json.dumps(getattr(info, name)) for name in _PLAIN}
+    metadata = {name: json.dumps(getattr(info, name)) for name in _JSON}
     metadata |= {
         "format": FORMAT,
         "config": json.dumps(asdict(info.config)),
@@ -83,10 +89,8 @@ def save_trained(trained: Trained, path: Path) -> TrainedInfo:
         "base": json.dumps(asdict(info.base)),
         "weights_sha256": info.weights_sha256,
     }
-    optimizer = {
-        f"{_OPTIMIZER}{n}": t.detach().cpu().contiguous() for n, t in trained.optimizer.items()
-    }
-    write_tensors({**tensors, **optimizer}, metadata, path)
+    optimizer = _plain(trained.optimizer, _OPTIMIZER)
+    write_tensors({**tensors, **constants, **optimizer}, metadata, path)
     return info
 
 
@@ -95,9 +99,10 @@ def is_trained(header: Header) -> bool:
     return header.metadata.get("format") == FORMAT
 
 
-def trained_names(header: Header) -> set[str]:
-    """The model's tensors in the file."""
-    return {name for name in header.shapes if not name.startswith(_OPTIMIZER)}
+def stored_names(header: Header) -> dict[str, str]:
+    """The model's tensors in the file: their names there, by the model's."""
+    names = (name for name in header.shapes if not name.startswith(_OPTIMIZER))
+    return {name.removeprefix(_CONSTANT): name for name in names}
 
 
 def read_trained_info(header: Header, label: str) -> TrainedInfo:
@@ -113,7 +118,7 @@ def read_trained_info(header: Header, label: str) -> TrainedInfo:
             f"'{FORMAT}'): best.safetensors and last.safetensors of `dinoidd train` are"
         )
     try:
-        plain = {n: json.loads(metadata[n]) for n in _PLAIN}
+        plain = {n: json.loads(metadata[n]) for n in _JSON}
         info = TrainedInfo(
             config=config_from_dict(json.loads(metadata["config"])),
             table=ClassTable.from_dict(json.loads(metadata["classes"])),
@@ -122,7 +127,7 @@ def read_trained_info(header: Header, label: str) -> TrainedInfo:
         )
     except (KeyError, TypeError, ValueError, DinoiddError) as error:
         raise CheckpointError(f"{label} has a broken header: {error}") from error
-    shapes = {name: header.shapes[name] for name in trained_names(header)}
+    shapes = {name: header.shapes[stored] for name, stored in stored_names(header).items()}
     _check_tensors(label, shapes, _shapes(info.config))
     if info.whole and (missing := set(_shapes(info.config)) - set(shapes)):
         refuse(label, missing=missing, surplus=set())
@@ -136,14 +141,19 @@ def load_trained_state(path: Path, info: TrainedInfo) -> Trained:
         CheckpointError: the file is broken, or its tensors are not those that its header tells of.
     """
     file = TensorFile(path)
-    names = {name for name in file.names if not name.startswith(_OPTIMIZER)}
-    tensors = {name: file.copy(name) for name in sorted(names)}
-    if weights_digest(tensors) != info.trained_sha256:
+    parts: dict[str, dict[str, Tensor]] = {_OPTIMIZER: {}, _CONSTANT: {}, "": {}}
+    for name in sorted(file.names):
+        prefix = next(prefix for prefix in parts if name.startswith(prefix))
+        parts[prefix][name.removeprefix(prefix)] = file.copy(name)
+    tensors, constants = parts[""], parts[_CONSTANT]
+    if weights_digest(_plain(constants, _CONSTANT) | tensors) != info.trained_sha256:
         raise CheckpointError(f"{path} is damaged: its tensors are not those it was written with")
-    optimizer = {
-        name.removeprefix(_OPTIMIZER): file.copy(name) for name in sorted(set(file.names) - names)
-    }
-    return Trained(info=info, tensors=tensors, optimizer=optimizer)
+    optimizer = parts[_OPTIMIZER]
+    return Trained(info=info, tensors=tensors, optimizer=optimizer, constants=constants)
+
+
+def _plain(tensors: dict[str, Tensor], prefix: str = "") -> dict[str, Tensor]:
+    return {f"{prefix}{n}": t.detach().cpu().contiguous() for n, t in tensors.items()}
 
 
 def _shapes(config: SegmenterConfig) -> dict[str, tuple[int, ...]]:

@@ -10,6 +10,7 @@ from dinoidd.classes.idd import (
     IDD_ROAD255,
     TABLE,
     encodings_of,
+    is_idd,
 )
 from dinoidd.classes.info import ClassInfo
 from dinoidd.classes.level import Level
@@ -31,5 +32,6 @@ __all__ = [
     "Level",
     "RawValues",
     "encodings_of",
+    "is_idd",
     "load_class_table",
 ]

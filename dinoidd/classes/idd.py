@@ -105,3 +105,8 @@ def encodings_of(table: ClassTable) -> dict[str, RawValues]:
     if table == IDD and table.raw_values == IDD_OFFICIAL:
         return dict(IDD_ENCODINGS)
     return {TABLE: table.raw_values}
+
+
+def is_idd(table: ClassTable) -> bool:
+    """Whether label images of the table are IDD's level 3, in one of their encodings."""
+    return TABLE not in encodings_of(table)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from dinoidd.evaluation.runner import Runner
 
 INCOMPLETE = 1
+SPLIT = "val"
 EXAMPLES = """\
 examples:
   dinoidd evaluate --data IDD --split val --predictions OUTPUT --json run.json --report REPORT
@@ -33,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     truth.add_argument(
         "--data", metavar="ROOT", help="a data set, in a layout that data inspect knows"
     )
-    parser.add_argument("--split", default="val", help="of --data (default: %(default)s)")
+    parser.add_argument("--split", metavar="NAME", help=f"of --data (default: {SPLIT})")
     masks = parser.add_mutually_exclusive_group(required=True)
     masks.add_argument(
         "--predictions", metavar="DIR", help="a folder of PNGs, or the output of `dinoidd segment`"
@@ -74,7 +75,8 @@ def _add_results(parser: argparse.ArgumentParser) -> None:
     add(
         "--against",
         metavar="RUN",
-        help="compare with an earlier --json, or with other predictions: what got better or worse",
+        help="compare with an earlier --json, or with other predictions: what got better or worse; "
+        "a change is judged where at least 10 frames show it",
     )
     add("--boundary-ratio", type=float, metavar="SHARE", help="boundary width / diagonal (0.005)")
     add("--bootstrap-samples", type=int, metavar="N", help="draws of the intervals (1000)")
@@ -146,12 +148,17 @@ def _predictions(args: argparse.Namespace) -> "tuple[Predictions, ClassTable]":
 def _config(args: argparse.Namespace, table: "ClassTable") -> "EvaluationConfig":
     from dinoidd.evaluation.config import EvaluationConfig, default_resolution
 
+    if args.split is not None and args.data is None:
+        raise ConfigError(
+            f"--split {args.split} goes with --data: --ground-truth is the folder of one split"
+        )
     given = {
         "boundary_ratio": args.boundary_ratio,
         "samples": args.bootstrap_samples,
     }
     return EvaluationConfig(
         ground_truth=args.ground_truth or _folders(args)[1],
+        split=args.data and (args.split or SPLIT),
         table=table,
         encoding=args.encoding,
         resolution=args.resolution or default_resolution(table),
@@ -181,4 +188,4 @@ def _folders(args: argparse.Namespace) -> tuple[str, str]:
     """Where --data has the images and the label images of --split."""
     from dinoidd.data.frames import split_folders
 
-    return split_folders(args.data, args.split, storage_options(args))
+    return split_folders(args.data, args.split or SPLIT, storage_options(args))

@@ -1,6 +1,6 @@
 """Which encoding IDD's label images are in: by the raw values that occur in them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dinoidd.classes import IDD_ENCODINGS
 from dinoidd.data.label_counts import VOID, Tally
@@ -9,6 +9,8 @@ from dinoidd.data.label_counts import VOID, Tally
 # in `road255` no image has 0, and nearly all have much 255.
 _RARELY_NO_ROAD = 0.2
 _MOSTLY = 0.5
+FEW_LABELS = 20  # fewer say little by what they lack
+_CS_TRAIN_ID_MAX = 18
 _OTHER = "other"
 UNDECIDED = "undecided"
 
@@ -45,13 +47,14 @@ def judge_encoding(tally: Tally) -> EncodingVerdict:
         )
     without = tally.no_zero.count
     if raw[0]:
-        return _official(images, raw[0], without)
+        return _doubted(_official(images, raw[0], without), tally)
     if raw[VOID] and without >= _MOSTLY * images:
-        return EncodingVerdict(
+        verdict = EncodingVerdict(
             encoding="road255",
             sentence=f"0 occurs in none of {images:,} label images, and 255 covers much of "
             f"{without:,}: 255 is road here (encoding `road255`)",
         )
+        return _doubted(verdict, tally)
     return EncodingVerdict(
         encoding=UNDECIDED,
         sentence=f"0 occurs in none of {images:,} label images, and 255 in {raw[VOID]:,}, covering "
@@ -69,6 +72,19 @@ def _official(images: int, with_road: int, without: int) -> EncodingVerdict:
     )
     sentence = seen + (doubt if mixed else ", as it does in the official encoding alone")
     return EncodingVerdict(encoding="official", sentence=sentence, clear=not mixed)
+
+
+def _doubted(verdict: EncodingVerdict, tally: Tally) -> EncodingVerdict:
+    """Other label images under the name of level 3's fit as well, and hold fewer classes."""
+    highest = max((value for value in tally.raw_images if value != VOID), default=0)
+    if highest > _CS_TRAIN_ID_MAX or tally.labels_read < FEW_LABELS:
+        return verdict
+    doubt = (
+        f"no value above {highest} but {VOID} occurs in {tally.labels_read:,} label images: are these "
+        "csTrainId, level2Id or level1Id label images under a wrong name, or another data set's "
+        "(--classes camvid, cityscapes, ...)?"
+    )
+    return replace(verdict, sentence=f"{verdict.sentence}; {doubt}", clear=False)
 
 
 def _other(seen: str, advice: str) -> EncodingVerdict:

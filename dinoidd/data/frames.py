@@ -5,8 +5,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from dinoidd.classes import BUILT_IN, ClassTable
 from dinoidd.data.listing import IMAGE_SUFFIXES, suffix_of
-from dinoidd.errors import InputError
+from dinoidd.errors import ConfigError, InputError
 from dinoidd.storage import DEFAULT_OPTIONS, StorageOptions, Store, shown
 
 # KIND of the label images NAME_gtFine_KIND.png that hold a class table's raw values, by table.
@@ -18,6 +19,7 @@ LABEL_KINDS = {
     "cityscapes_train_ids": ("labelTrainIds", "labelcsTrainIds"),  # the latter are IDD's
 }
 _LABEL_KIND = re.compile(r"_gtFine_([A-Za-z0-9]+)\.[^./]+$")
+_KIND = re.compile(r"[A-Za-z0-9]+")
 POLYGONS_SUFFIX = "_gtFine_polygons.json"
 _IMAGE_TAIL = re.compile(r"_leftImg8bit(?=\.[a-z]+$)", re.IGNORECASE)
 _LABEL_FOLDERS = ("annotations", "labels", "masks")  # beside images/
@@ -111,6 +113,29 @@ def split_folders(
 def label_suffixes(table: str) -> tuple[str, ...]:
     """What the label images in gtFine/ end in; of tables that have no kind of their own, as IDD's."""
     return tuple(f"_gtFine_{kind}.png" for kind in LABEL_KINDS.get(table, LABEL_KINDS["idd"]))
+
+
+def chosen_kind(text: str, table: ClassTable) -> str:
+    """KIND of `--label-suffix KIND`, which may be given as `_gtFine_KIND.png` as well.
+
+    Raises:
+        ConfigError: it is neither, or the kind of another class table's label images.
+    """
+    kind = label_kind(text) or text
+    if not _KIND.fullmatch(kind):
+        raise ConfigError(
+            f"--label-suffix {text}: give KIND of the label images NAME_gtFine_KIND.png"
+        )
+    built_in = BUILT_IN.get(table.name)
+    if built_in is None or built_in.raw_values != table.raw_values:
+        return kind  # a table of the user's own reads what it says
+    of = [name for name, kinds in LABEL_KINDS.items() if kind in kinds]
+    if of and table.name not in of:
+        raise ConfigError(
+            f"--label-suffix {text}: these label images hold the raw values of the class table "
+            f"'{of[0]}', not of '{table.name}': use --classes {of[0]}"
+        )
+    return kind
 
 
 def label_kind(path: str) -> str | None:

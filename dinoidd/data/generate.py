@@ -36,12 +36,23 @@ JPEG_QUALITY = 92
 
 
 @dataclass(frozen=True, kw_only=True)
+class _There:
+    """What a folder held already."""
+
+    images: int
+    labels: int
+    frames: int  # with both
+
+
+@dataclass(frozen=True, kw_only=True)
 class DatasetInfo:
     """What a call of `generate_dataset` did."""
 
     output: str
     images: int
     resumed: int  # of them, those that were there already
+    labels_resumed: int
+    drawn: int  # scenes of which image or label was missing
     splits: dict[str, int]  # images a split
     seconds: float
 
@@ -82,7 +93,7 @@ def generate_dataset(
     folder = _local(output)
     try:
         _prepare(folder, config, restart)
-        resumed = _write_frames(folder, config, workers, progress or (lambda done: None))
+        there = _write_frames(folder, config, workers, progress or (lambda done: None))
         _mark(folder, config, complete=True)
     except BrokenProcessPool as error:
         raise OutputError(
@@ -94,7 +105,9 @@ def generate_dataset(
     return DatasetInfo(
         output=str(folder),
         images=images,
-        resumed=resumed,
+        resumed=there.images,
+        labels_resumed=there.labels,
+        drawn=images - there.frames,
         splits={name: count for name, count in split_sizes(config) if count},
         seconds=round(time.monotonic() - start, 3),
     )
@@ -160,36 +173,43 @@ def _mark(folder: Path, config: DatasetConfig, *, complete: bool) -> None:
 
 def _write_frames(
     folder: Path, config: DatasetConfig, workers: int | None, progress: Callable[[int], None]
-) -> int:
-    """Draw what is missing; the number of frames that were there is returned."""
+) -> _There:
+    """Draw what is missing; what was there is returned."""
     frames = list(plan_frames(config))
-    missing = [frame for frame in frames if not _is_there(folder, frame, config)]
-    done = resumed = len(frames) - len(missing)
+    is_there = [_is_there(folder, frame, config) for frame in frames]
+    missing = [frame for frame, files in zip(frames, is_there, strict=True) if not all(files)]
+    images, labels = (sum(files) for files in zip(*is_there, strict=True))
+    done = len(frames) - len(missing)
+    there = _There(images=images, labels=labels, frames=done)
     progress(done)
     workers = workers or max(1, min(cores(), -(-len(missing) // IMAGES_PER_WORKER)))
     for _ in map_in_processes(partial(write_frame, folder, config), missing, workers):
         done += 1
         progress(done)
-    return resumed
+    return there
 
 
-def _is_there(folder: Path, frame: Frame, config: DatasetConfig) -> bool:
-    # Files get their names when they are whole, the image after its label.
-    return all(
-        (folder / path).is_file() for path in (frame.image_path(config.format), frame.label_path)
-    )
+def _is_there(folder: Path, frame: Frame, config: DatasetConfig) -> tuple[bool, bool]:
+    """Image and label: files get their names when they are whole."""
+    image, label = folder / frame.image_path(config.format), folder / frame.label_path
+    return image.is_file(), label.is_file()
 
 
 def write_frame(folder: Path, config: DatasetConfig, frame: Frame) -> None:
-    """Draw one scene and write its label and its image."""
+    """Draw one scene and write those of its label and its image that are not there."""
+    image_is_there, label_is_there = _is_there(folder, frame, config)
     rng = np.random.default_rng([config.seed, frame.index])
     scene = generate_scene(rng, config.width, config.height)
-    options: dict[str, Any] = {}
-    if config.format == "jpg":  # full colour resolution: colours stay on their side of a border
-        options = {"quality": JPEG_QUALITY, "subsampling": 0}
-    _write_whole(folder / frame.label_path, _encoded(scene.label, "PNG"))
-    form = "JPEG" if config.format == "jpg" else "PNG"
-    _write_whole(folder / frame.image_path(config.format), _encoded(scene.image, form, **options))
+    if not label_is_there:
+        _write_whole(folder / frame.label_path, _encoded(scene.label, "PNG"))
+    if not image_is_there:
+        options: dict[str, Any] = {}
+        if config.format == "jpg":  # full colour resolution: colours stay on their side of a border
+            options = {"quality": JPEG_QUALITY, "subsampling": 0}
+        form = "JPEG" if config.format == "jpg" else "PNG"
+        _write_whole(
+            folder / frame.image_path(config.format), _encoded(scene.image, form, **options)
+        )
 
 
 def _encoded(pixels: np.ndarray, form: str, **options: Any) -> bytes:

@@ -23,6 +23,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SWAPPING = tuple(_TURNS[i] for i in (5, 6, 7, 8))  # width and height
 # Formats that end in a fixed mark, and TIFF, whose directory may lie anywhere.
 _ENDS = {b"\xff\xd8\xff": b"\xff\xd9", b"\x89PNG\r\n\x1a\n": b"IEND\xaeB`\x82"}
 _TIFF_ORDERS: dict[bytes, Literal["little", "big"]] = {b"II*\0": "little", b"MM\0*": "big"}
@@ -40,8 +41,8 @@ _MODE_NOTES = {
     "LAB": "Lab, converted to RGB",
     "HSV": "HSV, converted to RGB",
 }
-# What Pillow's decoders raise on damaged data, besides OSError.
-_DAMAGE = (
+# What Pillow raises on damaged headers, data and metadata.
+DAMAGE = (
     OSError,
     SyntaxError,
     ValueError,
@@ -51,6 +52,7 @@ _DAMAGE = (
     IndexError,
     KeyError,
     TypeError,
+    Image.DecompressionBombError,
 )
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit would undercut a larger max_pixels
 
@@ -97,7 +99,7 @@ def decode_image(data: bytes, *, max_pixels: int) -> DecodedImage:
             )
         try:
             return _convert(image)
-        except _DAMAGE as error:
+        except DAMAGE as error:
             raise _damaged(error, data) from error
 
 
@@ -111,7 +113,7 @@ def _open(data: bytes) -> Image.Image:
             raise _damaged(error, data) from error
         start = data[:8].hex(" ")
         raise ImageError("not_an_image", f"{len(data):,} bytes that start with {start}") from error
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise _damaged(error, data) from error
     if image.format not in FORMATS:
         raise ImageError(
@@ -140,9 +142,15 @@ def _orientation(image: Image.Image) -> int:
     """The EXIF orientation, 1 (upright) where there is none or it cannot be read."""
     try:
         value = image.getexif().get(_ORIENTATION, 1)
-    except _DAMAGE:  # of the metadata alone: the pixels are fine
+    except DAMAGE:  # of the metadata alone: the pixels are fine
         return 1
     return value if isinstance(value, int) else 1
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height after EXIF orientation, of an image whose header alone was read."""
+    turned = _TURNS.get(_orientation(image)) in _SWAPPING
+    return (image.height, image.width) if turned else image.size
 
 
 def _to_rgb(image: Image.Image) -> tuple[Image.Image, str | None]:

@@ -9,9 +9,9 @@ from functools import partial
 from itertools import groupby, islice
 from typing import Any
 
-from dinoidd.classes import IDD, IDD_ENCODINGS, TABLE, ClassTable, encodings_of
+from dinoidd.classes import IDD, TABLE, ClassTable, encodings_of, is_idd
 from dinoidd.data.encoding import EncodingVerdict, judge_encoding
-from dinoidd.data.frames import Frame, Frames, find_frames, label_suffixes
+from dinoidd.data.frames import Frame, Frames, chosen_kind, find_frames, label_suffixes
 from dinoidd.data.label_counts import Classes, FrameCounter, Tally, to_plain
 from dinoidd.data.processes import map_in_processes
 from dinoidd.errors import ClusterError, ConfigError
@@ -110,12 +110,12 @@ def inspect_dataset(
     Args:
         root: the data set's folder, here or in a bucket.
         encoding: of IDD's label images: `official`, `road255`, or `auto`: the one that fits.
-        label_suffix: what the names of label images in gtFine/ end in; None: the table's.
+        label_suffix: KIND of the label images NAME_gtFine_KIND.png; None: the table's.
         mapper: where the work is done; None: in `workers` processes on this machine.
         progress: called with the frames that are done, and all.
 
     Raises:
-        ConfigError: an encoding that the table does not have.
+        ConfigError: an encoding that the table does not have, or another table's label images.
         InputError: there are no frames.
     """
     start = time.monotonic()
@@ -125,7 +125,9 @@ def inspect_dataset(
             f"--encoding {encoding}: for class table '{table.name}' there are "
             f"{', '.join([AUTO, *encodings])}"
         )
-    suffixes = (label_suffix,) if label_suffix else label_suffixes(table.name)
+    suffixes = label_suffixes(table.name)
+    if label_suffix is not None:
+        suffixes = (f"_gtFine_{chosen_kind(label_suffix, table)}.png",)
     files = find_frames(normalise(root), suffixes, options)
     counter = FrameCounter(table=table, encodings=encodings, options=options)
     mapper = mapper or partial(map_in_processes, workers=workers)
@@ -138,7 +140,7 @@ def inspect_dataset(
         splits=splits,
         files=files,
     )
-    if encodings.keys() == IDD_ENCODINGS.keys():
+    if is_idd(table):
         inspection.verdict = judge_encoding(inspection.total)
     if encoding == AUTO:
         inspection.encoding = _best_encoding(inspection.verdict, encodings)

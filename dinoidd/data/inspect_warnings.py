@@ -7,8 +7,6 @@ from dinoidd.data.label_counts import Findings, Tally, color_of
 
 _MUCH_VOID = 0.2  # share of pixels
 _RARE = 0.01  # share of images
-_SUSPICIOUS = 20  # label images, before an absent class means anything
-_CS_TRAIN_ID_MAX = 18
 
 
 def find_warnings(found: Inspection) -> list[str]:
@@ -76,7 +74,7 @@ def _encoding_warnings(found: Inspection, total: Tally) -> Iterator[str]:
         more = f" and {len(counts.unmapped) - 8} more" if len(counts.unmapped) > 8 else ""
         yield (
             f"raw values that class table '{found.table.name}' does not name: "
-            f"{', '.join(shown)}{more} ({_percent(share)} of the pixels)"
+            f"{', '.join(shown)}{more} ({percent(share)} of the pixels)"
         )
 
 
@@ -85,25 +83,15 @@ def _class_warnings(found: Inspection, total: Tally) -> Iterator[str]:
         return
     *classes, void = found.classes()
     if void.pixel_share > _MUCH_VOID:
-        yield f"{_percent(void.pixel_share)} of the pixels are void, and nothing is learned from them"
+        yield f"{percent(void.pixel_share)} of the pixels are void, and nothing is learned from them"
     if absent := [c.name for c in classes if not c.images]:
         yield f"classes without a pixel: {', '.join(absent)}"
     if rare := [c for c in classes if 0 < c.image_share < _RARE]:
-        names = ", ".join(f"{c.name} ({_percent(c.image_share)})" for c in rare)
-        yield f"classes in fewer than {_percent(_RARE)} of the images: {names}"
+        names = ", ".join(f"{c.name} ({percent(c.image_share)})" for c in rare)
+        yield f"classes in fewer than {percent(_RARE)} of the images: {names}"
     for name, tally in found.splits.items():
         if name != "train" and tally.labels_read and "train" in found.splits:
             yield from _not_trained(found, name)
-    highest = max((i for i, c in enumerate(classes) if c.images), default=0)
-    if (
-        found.verdict is not None
-        and highest <= _CS_TRAIN_ID_MAX
-        and total.labels_read >= _SUSPICIOUS
-    ):
-        yield (
-            f"no class above {highest} occurs: are these csTrainId, level2Id or level1Id label images "
-            "under a wrong name, or another data set's (--classes camvid, cityscapes, ...)?"
-        )
 
 
 def _not_trained(found: Inspection, split: str) -> Iterator[str]:
@@ -124,5 +112,6 @@ def _these(findings: Findings, thing: str = "frame") -> str:
     return f"{findings.count:,} {what} ({', '.join(findings.examples[:3])}{more})"
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
+    """`12.3 %` of a share; small ones keep two digits."""
     return f"{100 * share:.1f} %" if share >= 0.001 else f"{100 * share:.2g} %"

@@ -1,6 +1,5 @@
 """What the files of frames hold: one frame counted, and the sums, which add up across workers."""
 
-import struct
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from PIL import Image
 
 from dinoidd.classes import ClassTable, RawValues
 from dinoidd.data.frames import Frame
+from dinoidd.data.image import DAMAGE, upright_size
 from dinoidd.data.label_image import count_values, read_label
 from dinoidd.data.polygons import decode_annotation
 from dinoidd.errors import DinoiddError, ImageError
@@ -19,7 +19,6 @@ EXAMPLES = 5  # names that are kept of each kind of finding
 _COLORS_KEPT = 1024  # of one image; a label image with more is a photograph or was smoothed
 VOID = 255
 _MUCH_VOID = 0.05  # of an image's pixels
-_EXIF_ORIENTATION = 0x0112
 
 
 @dataclass(kw_only=True)
@@ -152,7 +151,7 @@ class FrameCounter:
         folder, _, name = frame.image.rpartition("/")
         try:
             with Store.open(folder, self.options).open_read(name) as file:
-                width, height = _upright_size(file)
+                width, height = _size_of(file)
         except DinoiddError as error:
             tally.broken.add(f"{frame.image}: {error}")
             return None
@@ -183,17 +182,12 @@ class FrameCounter:
             tally.classes.setdefault(name, Classes()).merge(_classes(raw, counts, kind))
 
 
-# What Pillow raises on a damaged header or EXIF block.
-_DAMAGE = (OSError, ValueError, SyntaxError, TypeError, EOFError, LookupError, struct.error)
-
-
-def _upright_size(file: BinaryIO) -> tuple[int, int]:
-    """Width and height after EXIF orientation, which labels are drawn for. Raises ImageError."""
+def _size_of(file: BinaryIO) -> tuple[int, int]:
+    """Width and height as labels are drawn for: upright. Raises ImageError."""
     try:
         with Image.open(file) as image:
-            turned = image.getexif().get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
-            return (image.height, image.width) if turned else image.size
-    except _DAMAGE as error:
+            return upright_size(image)
+    except DAMAGE as error:
         raise ImageError("corrupt", f"cannot be read as an image: {error}") from error
 
 

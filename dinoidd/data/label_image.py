@@ -55,8 +55,8 @@ def _pixels(image: Image.Image, colors_only: bool) -> np.ndarray:
         return np.asarray(image)
     if image.mode in _COLOR or image.mode == "P":
         return np.asarray(image.convert("RGB"))
-    if image.mode == "1":
-        return np.asarray(image).astype(np.uint8)
+    if image.mode == "1":  # PNG's one-bit white is the 255 of its other depths
+        return np.asarray(image.convert("L"))
     raw = np.asarray(image)
     if image.mode.startswith("I") and raw.size and raw.min() >= 0 and raw.max() <= 255:
         return raw.astype(np.uint8)

@@ -18,6 +18,27 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+class LabelRecords:
+    """The records of the folders that are in hand: of two, as files come and results go in order."""
+
+    def __init__(self) -> None:
+        self._of: dict[Path, LabelRecord] = {}
+
+    def drawn(self, image: Path) -> tuple[str, str] | None:
+        """The digests of a label image as we wrote it, and of its polygons."""
+        folder = image.parent
+        if folder not in self._of:
+            self._of[folder] = LabelRecord(folder)
+        return self._of[folder].drawn(image.name)
+
+    def add(self, image: Path, digests: tuple[str, str] | None) -> None:
+        """Note what became of an image, in the order of `drawn`. Raises OSError."""
+        while (first := next(iter(self._of))) != image.parent:
+            del self._of[first]  # its results are all here
+        if digests is not None:
+            self._of[first].add(image.name, *digests)
+
+
 class LabelRecord:
     """The record of one folder; image digest and polygon digest by file name."""
 

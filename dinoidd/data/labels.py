@@ -12,13 +12,13 @@ import numpy as np
 from PIL import Image
 
 from dinoidd.classes.idd_labels import ENCODINGS
-from dinoidd.data.label_record import LabelRecord, digest
+from dinoidd.data.frames import POLYGONS_SUFFIX
+from dinoidd.data.label_record import LabelRecords, digest
+from dinoidd.data.polygon_files import FOLDER, find_polygon_files, label_path, local_folder
 from dinoidd.data.polygons import PolygonError, decode_annotation, draw_labels
 from dinoidd.data.processes import map_in_processes
 from dinoidd.errors import ConfigError, InputError, OutputError
 
-FOLDER = "gtFine"
-POLYGONS = "_polygons.json"
 _EXAMPLES = 5  # foreign images that are named
 
 
@@ -105,20 +105,37 @@ def draw_label_images(
         raise ConfigError(f"--encoding {encoding}: there are {', '.join(ENCODINGS)}")
     if workers is not None and workers < 1:
         raise ConfigError(f"--workers {workers}: at least 1 is needed")
-    source, target = _local(root), _local(out or root)
+    source, target = local_folder(root), local_folder(out or root)
     info = LabelsInfo(root=str(source), output=str(target), encoding=encoding)
-    records = _Records()
-    files = (
-        records.polygon_file(path, target / label_path(path, encoding).relative_to(source))
+    draw = partial(draw_label_file, encoding, overwrite)
+    for result in _drawn(draw, source, target, encoding, workers):
+        info.add(result)
+        if progress:
+            progress(result)
+    if not info.files:
+        raise InputError(f"{source / FOLDER} has no polygon files (names end in '{POLYGONS_SUFFIX}')")
+    info.seconds = round(time.monotonic() - start, 3)
+    return info
+
+
+def _drawn(
+    draw: Callable[[PolygonFile], Drawn],
+    source: Path,
+    target: Path,
+    encoding: str,
+    workers: int | None,
+) -> Iterator[Drawn]:
+    """Every polygon file's result, once it is in the record. Raises OutputError."""
+    records = LabelRecords()
+    images = (
+        (path, target / label_path(path, encoding).relative_to(source))
         for path in find_polygon_files(source)
     )
-    draw = partial(draw_label_file, encoding, overwrite)
+    files = (PolygonFile(path=p, image=i, drawn=records.drawn(i)) for p, i in images)
     try:
         for result in map_in_processes(draw, files, workers):
-            records.add(result)
-            info.add(result)
-            if progress:
-                progress(result)
+            records.add(Path(result.image), result.digests)
+            yield result
     except BrokenProcessPool as error:
         raise OutputError(
             "a process that drew label images was killed (out of memory?): run the same command "
@@ -126,58 +143,6 @@ def draw_label_images(
         ) from error
     except OSError as error:
         raise OutputError(f"cannot write label images to {target}: {error}") from error
-    if not info.files:
-        raise InputError(f"{source / FOLDER} has no polygon files (names end in '{POLYGONS}')")
-    info.seconds = round(time.monotonic() - start, 3)
-    return info
-
-
-def find_polygon_files(root: str | Path) -> Iterator[Path]:
-    """The polygon files below `root`/gtFine, folder by folder, sorted. Raises InputError."""
-    folder = _local(root) / FOLDER
-    if not folder.is_dir():
-        raise InputError(f"{root} has no folder '{FOLDER}': name the folder that holds it")
-    yield from _find(folder)
-
-
-def _local(folder: str | Path) -> Path:
-    if "://" in str(folder):
-        raise InputError(f"{folder} is not a local folder: polygon files are drawn on this machine")
-    return Path(folder)
-
-
-def _find(folder: Path) -> Iterator[Path]:
-    entries = sorted(folder.iterdir())
-    yield from (entry for entry in entries if entry.name.endswith(POLYGONS))
-    for entry in entries:
-        if entry.is_dir():
-            yield from _find(entry)
-
-
-def label_path(polygons: Path, encoding: str) -> Path:
-    """The label image's path beside its polygon file, named as the official tool does."""
-    suffix = "_labelColors.png" if encoding == "color" else f"_label{encoding}s.png"
-    return polygons.with_name(polygons.name.removesuffix(POLYGONS) + suffix)
-
-
-class _Records:
-    """The records of the folders that are in hand: of two, as files come and results go in order."""
-
-    def __init__(self) -> None:
-        self._of: dict[Path, LabelRecord] = {}
-
-    def polygon_file(self, path: Path, image: Path) -> PolygonFile:
-        record = self._of.get(image.parent)
-        if record is None:
-            record = self._of[image.parent] = LabelRecord(image.parent)
-        return PolygonFile(path=path, image=image, drawn=record.drawn(image.name))
-
-    def add(self, result: Drawn) -> None:
-        image = Path(result.image)
-        while (first := next(iter(self._of))) != image.parent:
-            del self._of[first]  # its results are all here
-        if result.digests is not None:
-            self._of[first].add(image.name, *result.digests)
 
 
 def draw_label_file(encoding: str, overwrite: bool, file: PolygonFile) -> Drawn:
@@ -187,7 +152,11 @@ def draw_label_file(encoding: str, overwrite: bool, file: PolygonFile) -> Drawn:
         polygons = file.path.read_bytes()
     except OSError as error:
         return result(outcome="failed", error=f"cannot be read: {error.strerror}")
-    there = None if overwrite else _read(file.image)
+    try:
+        there = None if overwrite and not file.image.is_dir() else _read(file.image)
+    except OSError as error:
+        what = f"its label image {file.image} is there and cannot be read: {error.strerror}"
+        return result(outcome="failed", error=what)
     image_drawn, polygons_drawn = file.drawn or ("", "")
     is_ours = there is not None and digest(there) == image_drawn
     if is_ours and digest(polygons) == polygons_drawn:
@@ -200,9 +169,8 @@ def draw_label_file(encoding: str, overwrite: bool, file: PolygonFile) -> Drawn:
     digests = digest(data), digest(polygons)
     if there == data:
         return result(outcome="there", digests=digests)
-    if (
-        there is None or is_ours or data.startswith(there)
-    ):  # the last: cut off, when a disk was full
+    was_cut_off = there is not None and data.startswith(there)  # when a disk was full
+    if there is None or is_ours or was_cut_off:
         _write_whole(file.image, data)
         return result(outcome="drawn", digests=digests)
     return result(outcome="there" if _shows(there, image) else "foreign")

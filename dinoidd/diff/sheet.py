@@ -17,6 +17,7 @@ from dinoidd.output.mask import count_pixels, decode_mask, open_mask
 from dinoidd.output.original import read_original
 from dinoidd.output.reader import RunReader
 from dinoidd.output.show import Grid
+from dinoidd.output.tails import tails
 from dinoidd.storage import ObjectReader
 
 _THREADS = 8
@@ -38,7 +39,8 @@ def draw_sheet(a: RunReader, b: RunReader, comparison: Comparison, grid: Grid) -
     box = _box(columns, images)
     loader = _Loader(ObjectReader(a.options), a.table, box)
     with ThreadPoolExecutor(_THREADS) as pool:
-        cells = [cell for four in pool.map(loader.cells, images) for cell in four]
+        fours = pool.map(loader.cells, images, tails([image.uri for image in images]))
+        cells = [cell for four in fours for cell in four]
     return draw_report(
         title=f"{a.name} and {b.name}" if a.name != b.name else "Two runs",
         subtitle=_subtitle(a, b, comparison, len(images)),
@@ -64,15 +66,14 @@ class _Loader:
     table: ClassTable
     box: tuple[int, int]
 
-    def cells(self, image: ImageDiff) -> list[Cell]:
+    def cells(self, image: ImageDiff, caption: str) -> list[Cell]:
         """The four pictures of one image."""
         masks = [open_mask(png) for png in image.masks]
         original = self._original(image.uri, masks[0].size)
         colors = [self._fitted(mask.convert("RGB"), Image.Resampling.NEAREST) for mask in masks]
         differs = f"{100 * (1 - image.equal_share):.2f} %"
-        name = image.uri.rpartition("/")[2]
         return [
-            Cell(left=original, right=None, caption=name),
+            Cell(left=original, right=None, caption=caption),
             Cell(left=colors[0], right=None, caption="A"),
             Cell(left=colors[1], right=None, caption="B"),
             Cell(left=self._changed(image, original), right=None, caption="differ", detail=differs),

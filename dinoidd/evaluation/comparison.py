@@ -19,9 +19,9 @@ from dinoidd.metrics import (
 from dinoidd.metrics.bootstrap import LEVEL
 
 BETTER, WORSE, CHANCE = "better", "worse", "no more than chance"
-SAME, FEW = "the same", "too few frames to say"
+SAME, NOT_JUDGED = "the same", "not judged"
 ABSENT, ONE_RUN = "absent", "predicted by one run, never labelled"
-_FEW_FRAMES = 10  # with fewer, drawing frames anew says little about other frames
+UNITS_NEEDED = 10  # frames or drives: drawing fewer anew says little about others
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +48,7 @@ def compare(
     frames = len(common_N2K3)
     occurs_K = common_N2K3.any(axis=(1, 3)).sum(0)
     classes = [
-        {"name": name, "frames": int(occurs_K[k])}
-        | _change(here_there_2K[:, k], drawn_S2K[:, :, k], int(occurs_K[k]))
+        {"name": name} | _change(here_there_2K[:, k], drawn_S2K[:, :, k], int(occurs_K[k]))
         for k, name in enumerate(names)
     ]
     both_K = ~np.isnan(here_there_2K).any(0)  # a mean over other classes is another figure
@@ -59,6 +58,7 @@ def compare(
     return {
         "other": theirs.name,
         "frames": frames,
+        "frames_needed": UNITS_NEEDED,  # to judge a change
         "only_here": len(ours.frames) - frames,
         "only_there": len(theirs.frames) - frames,
         "level": LEVEL,
@@ -69,7 +69,16 @@ def compare(
         "classes": classes,
         "better": [entry["name"] for entry in classes if entry["verdict"] == BETTER],
         "worse": [entry["name"] for entry in classes if entry["verdict"] == WORSE],
+        "not_judged": [entry["name"] for entry in classes if entry["verdict"] == NOT_JUDGED],
     }
+
+
+def verdict_text(verdict: str, frames: int) -> str:
+    """A verdict in words, that on a change in so many frames."""
+    if verdict != NOT_JUDGED:
+        return verdict
+    are = "frame" if frames == 1 else "frames"
+    return f"{NOT_JUDGED}: {frames} {are}, at least {UNITS_NEEDED} are needed"
 
 
 def _common(ours: FrameTallies, theirs: FrameTallies) -> np.ndarray:
@@ -94,6 +103,7 @@ def _change(here_there: np.ndarray, drawn_S2: np.ndarray, frames: int) -> dict[s
     tail = min((known <= 0).sum(), (known >= 0).sum())
     verdict = _verdict(here - there, low, high, frames)
     result = {
+        "frames": frames,
         "here": number(here),
         "there": number(there),
         "difference": number(here - there),
@@ -109,8 +119,8 @@ def _verdict(difference: float, low: float, high: float, frames: int) -> str:
         return ABSENT
     if difference == low == high == 0:
         return SAME
-    if frames < _FEW_FRAMES:
-        return FEW
+    if frames < UNITS_NEEDED:
+        return NOT_JUDGED
     if low > 0 or high < 0:
         return BETTER if low > 0 else WORSE
     return CHANCE

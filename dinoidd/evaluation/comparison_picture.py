@@ -4,11 +4,11 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from dinoidd.evaluation.comparison import BETTER, WORSE
+from dinoidd.evaluation.comparison import BETTER, UNITS_NEEDED, WORSE, verdict_text
 from dinoidd.output.draw import EMPTY, GREY, INK, MARGIN, PAPER
 
 _TITLE, _TEXT = 34, 20  # font sizes
-_ROW, _CHART, _NUMBERS = 34, 900, 420  # height of a row, widths of the bars and the columns
+_ROW, _CHART, _NUMBERS = 34, 900, 110  # height of a row, widths of the bars and of the numbers
 _COLORS = {BETTER: "#1a7f37", WORSE: "#b42318"}
 _CHANCE = "#9aa4ae"
 
@@ -21,8 +21,9 @@ def draw_comparison(comparison: dict[str, Any]) -> Image.Image:
     rows = [row for row in (overall, *classes) if row["difference"] is not None]
     font = _font(_TEXT)
     names = int(max((font.getlength(row["name"]) for row in rows), default=0)) + 24
+    words = int(max((font.getlength(_judged(row)) for row in rows), default=0))
     top = MARGIN + _TITLE + 2 * _TEXT + 40
-    size = (2 * MARGIN + names + _CHART + _NUMBERS, top + _ROW * len(rows) + MARGIN)
+    size = (2 * MARGIN + names + _CHART + _NUMBERS + words, top + _ROW * len(rows) + MARGIN)
     page = Image.new("RGB", size, PAPER)
     draw = ImageDraw.Draw(page)
     draw.text((MARGIN, MARGIN), "Change of IoU", INK, _font(_TITLE), stroke_width=0.5)
@@ -61,7 +62,11 @@ def _draw_numbers(draw: ImageDraw.ImageDraw, row: dict[str, Any], at: tuple[int,
     (x, y), font = at, _font(_TEXT)
     draw.text((x + 90, y), f"{100 * row['difference']:+.1f}", INK, font, anchor="rm")
     color = _COLORS.get(row["verdict"], GREY)
-    draw.text((x + 110, y), row["verdict"], color, font, anchor="lm")
+    draw.text((x + _NUMBERS, y), _judged(row), color, font, anchor="lm")
+
+
+def _judged(row: dict[str, Any]) -> str:
+    return verdict_text(row["verdict"], row["frames"])
 
 
 def _ends(row: dict[str, Any]) -> tuple[float, float]:
@@ -73,6 +78,7 @@ def _subtitle(comparison: dict[str, Any]) -> str:
     return (
         f"percentage points against {comparison['other']}, {comparison['frames']:,} frames of both; "
         f"lines are {comparison['level']:.0%} intervals"
+        + ("" if comparison["frames"] >= UNITS_NEEDED else ", rough as the frames are few")
     )
 
 

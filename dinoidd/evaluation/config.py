@@ -2,7 +2,17 @@
 
 from dataclasses import dataclass
 
-from dinoidd.classes import IDD_ENCODINGS, TABLE, ClassTable, RawValues, encodings_of
+from dinoidd.classes import (
+    IDD,
+    IDD_ENCODINGS,
+    IDD_LEVEL1,
+    IDD_LEVEL2,
+    TABLE,
+    ClassTable,
+    RawValues,
+    encodings_of,
+    is_idd,
+)
 from dinoidd.errors import ConfigError
 from dinoidd.evaluation.label_image import Size
 from dinoidd.metrics.bootstrap import SAMPLES
@@ -24,6 +34,7 @@ class EvaluationConfig:
     """Everything but the predictions."""
 
     ground_truth: str  # a folder of label images
+    split: str | None = None  # that they are of; None: the folder's name may tell
     table: ClassTable
     encoding: str = "official"  # of IDD's label images; other tables have their own raw values
     resolution: str = "720"
@@ -62,7 +73,7 @@ class EvaluationConfig:
     @property
     def is_idd(self) -> bool:
         """Whether label images are IDD's, in one of their encodings."""
-        return TABLE not in encodings_of(self.table)
+        return is_idd(self.table)
 
     @property
     def read_as(self) -> str:
@@ -77,4 +88,4 @@ class EvaluationConfig:
 
 def default_resolution(table: ClassTable) -> str:
     """The official script's for IDD; other data sets are evaluated at the labels' own size."""
-    return "720" if table.name.startswith("idd") else "native"
+    return "720" if table in (IDD, IDD_LEVEL2, IDD_LEVEL1) else "native"

@@ -46,6 +46,7 @@ class Counted:
     frames: list[FrameCounts] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     truth: Tally = field(default_factory=Tally)  # the raw values of the ground truth
+    predicted: Tally = field(default_factory=Tally)  # and of the predictions
     boundary_widths: set[int] = field(default_factory=set)  # pixels
 
 
@@ -91,8 +92,9 @@ class Counting:
         )
         if label is None or drawn is None:
             return
-        if label.counts:
-            result.truth.add_values(str(pair.frame), label.counts, "values")
+        for tally, image in ((result.truth, label), (result.predicted, drawn)):
+            if image.counts:
+                tally.add_values(str(pair.frame), image.counts, "values")
         if label.ids.shape != drawn.ids.shape:
             sizes = *size_of(drawn.ids), *size_of(label.ids)
             what = "{}x{} pixels, its label has {}x{}".format(*sizes)

@@ -5,17 +5,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dinoidd.classes.raw import plain_values
-from dinoidd.data.encoding import judge_encoding
 from dinoidd.errors import InputError
 from dinoidd.evaluation.config import EvaluationConfig
 from dinoidd.evaluation.counting import Counted, Counting, Problem, in_batches
 from dinoidd.evaluation.counts_file import CountsWriter
+from dinoidd.evaluation.encodings import check_encodings
 from dinoidd.evaluation.label_files import LabelFiles
 from dinoidd.evaluation.label_image import LabelReader
 from dinoidd.evaluation.pairing import Pairing, pair
 from dinoidd.evaluation.predictions import Predictions
 from dinoidd.evaluation.progress import Progress
 from dinoidd.evaluation.runner import Runner
+from dinoidd.evaluation.splits import Splits
 from dinoidd.evaluation.totals import Totals
 
 
@@ -28,6 +29,7 @@ class Evaluation:
     totals: Totals
     pairing: Pairing
     seconds: float
+    notes: list[str]  # what a person should know, and what is no failure
 
     @property
     def missing(self) -> int:
@@ -51,7 +53,8 @@ def evaluate(
         InputError: no frame has both, or none could be counted.
         StorageError: a listing failed.
     """
-    pairing = pair(truth, predictions)
+    splits = Splits.of(truth.root, config.split, config.options)
+    pairing = pair(truth, predictions, splits)
     totals = Totals(classes=len(config.table))
     progress = Progress(len(pairing.pairs))
     writer = CountsWriter(counts_file)
@@ -63,8 +66,8 @@ def evaluate(
     finally:
         writer.close()
         progress.close()
-    totals.problems += [Problem(file=file, what=what) for file, what in pairing.repeated]
-    _check_encoding(config, truth, totals)
+    totals.problems += [Problem(file=file, what=what) for file, what in pairing.ambiguous]
+    notes = list(check_encodings(config, truth, predictions, totals))
     if not totals.frames:
         first = totals.problems[0] if totals.problems else None
         what = f", the first because: {first.file}: {first.what}" if first else ""
@@ -75,6 +78,7 @@ def evaluate(
         totals=totals,
         pairing=pairing,
         seconds=progress.seconds,
+        notes=notes,
     )
 
 
@@ -93,11 +97,3 @@ def _counted(
     )
     return runner(counting, in_batches(pairing.pairs, predictions))
 
-
-def _check_encoding(config: EvaluationConfig, truth: LabelFiles, totals: Totals) -> None:
-    """A wrong encoding must not pass silently."""
-    if config.is_idd and totals.truth.labels_read:
-        verdict = judge_encoding(totals.truth)
-        if verdict.is_idd and verdict.encoding != config.encoding:
-            what = f"{verdict.sentence}; set --encoding {verdict.encoding}"
-            totals.problems.insert(0, Problem(file=truth.root, what=what, counted=True))

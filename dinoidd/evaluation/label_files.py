@@ -3,7 +3,8 @@
 from collections import Counter
 from dataclasses import dataclass
 
-from dinoidd.data.frames import LABEL_KINDS, label_kind
+from dinoidd.classes import ClassTable
+from dinoidd.data.frames import LABEL_KINDS, chosen_kind, label_kind
 from dinoidd.data.listing import list_images
 from dinoidd.errors import InputError
 from dinoidd.evaluation.frames import Frame, frame_of
@@ -23,11 +24,11 @@ class Kinds:
     advice: str = "choose one with --label-suffix"
 
 
-def truth_kinds(table: str, suffix: str | None) -> Kinds:
-    """Of ground truth: the suffix that was named, as KIND or _gtFine_KIND.png, or the table's."""
+def truth_kinds(table: ClassTable, suffix: str | None) -> Kinds:
+    """Of ground truth: the one that --label-suffix names, or the table's. Raises ConfigError."""
     if suffix is not None:
-        return Kinds(names=(label_kind(suffix) or suffix,), plain=False)
-    return Kinds(names=LABEL_KINDS.get(table, ()))
+        return Kinds(names=(chosen_kind(suffix, table),), plain=False)
+    return Kinds(names=LABEL_KINDS.get(table.name, ()))
 
 
 def prediction_kinds(table: str) -> Kinds:

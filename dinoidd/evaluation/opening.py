@@ -16,7 +16,7 @@ from dinoidd.storage import StorageOptions, Store, normalise
 def list_truth(config: EvaluationConfig) -> LabelFiles:
     """The label images. Raises InputError with what to do where there are polygons alone."""
     try:
-        kinds = truth_kinds(config.table.name, config.label_suffix)
+        kinds = truth_kinds(config.table, config.label_suffix)
         return list_label_files(config.ground_truth, config.options, kinds)
     except InputError as error:
         hint = "polygons become label images with `dinoidd data labels`"

@@ -132,7 +132,7 @@ class OutputPredictions:
                         error = None if row["status"] == "ok" else str(row["error"])
                         folder = row["uri"].rpartition("/")[0]
                         reference = MaskRow(part, group, index, error)
-                        yield Listed(frame_of(row["uri"]), folder, reference)
+                        yield Listed(frame_of(shown(row["uri"])), folder, reference)
 
     def unit(self, reference: MaskRow) -> Hashable:
         return reference.part, reference.group

@@ -11,10 +11,10 @@ from PIL import Image
 
 from dinoidd.classes import ClassTable
 from dinoidd.evaluation.comparison_picture import draw_comparison
-from dinoidd.output.confusion_picture import draw_confusion
 from dinoidd.evaluation.earlier import counts_name
 from dinoidd.evaluation.result import as_json
 from dinoidd.evaluation.text import as_text
+from dinoidd.output.confusion_picture import draw_confusion
 from dinoidd.storage import StorageOptions, Store, normalise
 
 JSON_NAME = "evaluation.json"

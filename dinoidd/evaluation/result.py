@@ -41,6 +41,7 @@ def result_of(evaluation: Evaluation) -> dict[str, Any]:
             "seconds": round(evaluation.seconds, 3),
         },
         "problems": [asdict(problem) for problem in totals.problems],
+        "notes": evaluation.notes,
         "finest_level": finest_level(config.table),
         "levels": levels(config.table, totals.matrix),
         "boundary": _boundary(evaluation),

@@ -4,7 +4,15 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from dinoidd.classes import TABLE
-from dinoidd.evaluation.comparison import ABSENT, BETTER, SAME, WORSE
+from dinoidd.evaluation.comparison import (
+    ABSENT,
+    BETTER,
+    NOT_JUDGED,
+    SAME,
+    UNITS_NEEDED,
+    WORSE,
+    verdict_text,
+)
 from dinoidd.evaluation.scores import OFFICIAL_SLIP
 
 _SHOWN = 10  # files or frames of a kind; the JSON has all
@@ -19,6 +27,7 @@ def as_text(result: dict[str, Any]) -> str:
         _drives(result),
         _missing(result),
         _problems(result),
+        (f"note: {note}" for note in result["notes"]),
     ]
     if "comparison" in result:
         parts.append(_comparison(result["comparison"]))
@@ -60,7 +69,8 @@ def _means(result: dict[str, Any]) -> Iterator[str]:
     if intervals["mean_iou"]:
         yield (
             f"[{intervals['level']:.0%} intervals: {intervals['units']:,} {intervals['resampled']} drawn "
-            f"anew {intervals['samples']:,} times, seed {intervals['seed']}]"
+            f"anew {intervals['samples']:,} times, seed {intervals['seed']}"
+            f"{_rough(intervals['units'], intervals['resampled'])}]"
         )
     else:
         yield "[no intervals: there is one frame]"
@@ -88,7 +98,8 @@ def _drives(result: dict[str, Any]) -> Iterator[str]:
     drives = sorted(result["drives"], key=lambda drive: drive["mean_iou"] or 0.0)
     if len(drives) < 2:
         return
-    yield f"drives, worst first{_more(drives)}"
+    fewest = min((d["frames"] for d in drives[:_SHOWN] if d["mean_iou_interval"]), default=None)
+    yield f"drives, worst first{_more(drives)}{_rough(fewest, 'frames')}"
     width = max(len(drive["drive"]) for drive in drives[:_SHOWN]) + 2
     yield (
         f"{'drive':<{width}}{'frames':>7}{'mean IoU':>10} {'interval':<15}{'accuracy':>10}"
@@ -128,7 +139,8 @@ def _comparison(comparison: dict[str, Any]) -> Iterator[str]:
     yield f"against {comparison['other']}, {comparison['frames']:,} frames of both"
     yield (
         f"[differences in percentage points; {comparison['level']:.0%} intervals by drawing frames anew "
-        f"{comparison['samples']:,} times, both runs alike, seed {comparison['seed']}]"
+        f"{comparison['samples']:,} times, both runs alike, seed {comparison['seed']}"
+        f"{_rough(comparison['frames'], 'frames')}]"
     )
     mean, accuracy = comparison["mean_iou"], comparison["pixel_accuracy"]
     shared = f"mean IoU of {mean['classes']} classes in both"
@@ -136,12 +148,26 @@ def _comparison(comparison: dict[str, Any]) -> Iterator[str]:
     rows += sorted(comparison["classes"], key=_rank)
     width = max(len(row["name"]) for row in rows) + 2
     for row in rows:
-        yield f"{row['name']:<{width}}{_change(row)}{row['verdict']}"
-    tested = sum(c["difference"] is not None for c in comparison["classes"])
-    for verdict in (BETTER, WORSE):
-        yield f"{verdict} by more than chance: {', '.join(comparison[verdict]) or 'no class'}"
-    by_chance = tested * (1 - comparison["level"])
-    yield f"(of {tested} classes about {by_chance:.1f} would seem changed by chance alone)"
+        judged = verdict_text(row["verdict"], row["frames"])
+        yield f"{row['name']:<{width}}{_change(row)}{judged}"
+    yield from _conclusion(comparison)
+
+
+def _conclusion(comparison: dict[str, Any]) -> Iterator[str]:
+    """What changed by more than chance; "no class" only where classes were judged."""
+    frames, unjudged = comparison["frames"], comparison["not_judged"]
+    if frames < UNITS_NEEDED:
+        yield verdict_text(NOT_JUDGED, frames)
+        return
+    known = sum(c["difference"] is not None for c in comparison["classes"])
+    judged = known - len(unjudged)
+    if judged:
+        for verdict in (BETTER, WORSE):
+            yield f"{verdict} by more than chance: {', '.join(comparison[verdict]) or 'no class'}"
+        by_chance = judged * (1 - comparison["level"])
+        yield f"(of {judged} classes about {by_chance:.1f} would seem changed by chance alone)"
+    if unjudged:
+        yield f"not judged, in fewer than {UNITS_NEEDED} frames: {', '.join(unjudged)}"
 
 
 def _rank(entry: dict[str, Any]) -> tuple[int, float]:
@@ -158,6 +184,12 @@ def _change(row: dict[str, Any]) -> str:
     ends = f"[{100 * low:+.1f}, {100 * high:+.1f}]"
     change = f"{100 * row['difference']:+6.1f}"
     return f"{_percent(row['there'])} -> {_percent(row['here'])}  {change} {ends:<17}"
+
+
+def _rough(units: int | None, kind: str) -> str:
+    """Percentile intervals of few units are too narrow, and a mean's is biased by rare classes."""
+    few = units is not None and units < UNITS_NEEDED
+    return f"; intervals of fewer than {UNITS_NEEDED} {kind} are rough" if few else ""
 
 
 def _more(items: Sequence[Any]) -> str:

@@ -19,6 +19,7 @@ class Totals:
     matrix: np.ndarray = field(init=False)  # int64 [K + 1, K + 1]
     boundary: np.ndarray = field(init=False)  # int64 [K, 3]
     truth: Tally = field(default_factory=Tally)  # the raw values of the ground truth
+    predicted: Tally = field(default_factory=Tally)  # and of the predictions
     boundary_widths: set[int] = field(default_factory=set)  # pixels
     frames: list[Frame] = field(default_factory=list)
     tallies: list[np.ndarray] = field(default_factory=list)  # int32 [K, 3], 0.3 kB for 26 classes
@@ -33,6 +34,7 @@ class Totals:
         for counts in counted.frames:
             self.add_frame(counts)
         self.truth.merge(counted.truth)
+        self.predicted.merge(counted.predicted)
         self.boundary_widths |= counted.boundary_widths
         self.problems += counted.problems
 

@@ -1,11 +1,11 @@
 """The file of an original image, unchanged, once it is sure that it is still the image of the mask."""
 
 import io
-import struct
 from dataclasses import dataclass
 
 from PIL import Image
 
+from dinoidd.data.image import DAMAGE, upright_size
 from dinoidd.errors import ImageError, StorageError
 from dinoidd.storage import ObjectReader
 
@@ -19,18 +19,6 @@ _SUFFIXES = {
     "BMP": ".bmp",
     "DIB": ".bmp",
 }
-_ORIENTATION = 0x0112
-_TURNED = (5, 6, 7, 8)  # orientations that swap height and width
-_DAMAGE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    struct.error,
-    IndexError,
-    KeyError,
-    TypeError,
-)
 
 
 @dataclass(frozen=True)
@@ -51,9 +39,9 @@ def read_original_file(reader: ObjectReader, uri: str, size: tuple[int, int]) ->
     data = reader.read(uri, _MAX_BYTES)
     try:
         with Image.open(io.BytesIO(data)) as image:  # the header alone
-            now = image.size[::-1] if _orientation(image) in _TURNED else image.size
+            now = upright_size(image)
             suffix = _SUFFIXES.get(image.format or "")
-    except (*_DAMAGE, Image.DecompressionBombError) as error:
+    except DAMAGE as error:
         raise ImageError("corrupt", f"{uri} cannot be decoded any more: {error}") from error
     if suffix is None:
         raise ImageError("unsupported", f"{uri} is a {image.format} file now")
@@ -69,11 +57,3 @@ def try_original_file(reader: ObjectReader, uri: str, size: tuple[int, int]) -> 
         return read_original_file(reader, uri, size)
     except (StorageError, ImageError) as error:
         return error.kind
-
-
-def _orientation(image: Image.Image) -> object:
-    """As the segmentation read it: metadata that is broken says nothing."""
-    try:
-        return image.getexif().get(_ORIENTATION)
-    except _DAMAGE:
-        return None

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from dinoidd.models import Segmenter
+from dinoidd.models.pixels import PixelNorm
 from dinoidd.models.semantic import Certainty, certainty, class_scores, resized_argmax
 
 Size = tuple[int, int]  # rows, columns
@@ -38,9 +39,7 @@ class Predictor:
         self.device = torch.device(device)
         self.model = model.to(self.device).eval()
         self.dtype = model.query_decoder.classifier.weight.dtype
-        shape = (1, 3, 1, 1)
-        self._mean = torch.tensor(model.config.mean, device=self.device).view(shape) * 255
-        self._std = torch.tensor(model.config.std, device=self.device).view(shape) * 255
+        self._normalise = PixelNorm(model.config, self.device)
 
     @torch.no_grad()
     def predict(self, images_BHW3: np.ndarray, sizes: list[Size]) -> list[Prediction]:
@@ -65,8 +64,7 @@ class Predictor:
         )
         if self.device.type == "cuda":
             images = images.pin_memory().to(self.device, non_blocking=True)
-        images_B3HW = images.permute(0, 3, 1, 2).float()
-        return ((images_B3HW - self._mean) / self._std).to(self.dtype)
+        return self._normalise(images).to(self.dtype)
 
 
 def _to_host(classes: Tensor, means: Tensor) -> Prediction:

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from dinoidd.data.inspect import Inspection
+from dinoidd.data.inspect_warnings import percent
 from dinoidd.data.label_counts import Tally, color_of
 
 _SIZES = 6  # shown
@@ -49,7 +50,7 @@ def _most(sizes: Counter[str]) -> str:
 def _values(found: Inspection) -> Iterator[str]:
     total = found.total
     shown = ", ".join(
-        f"{_raw(value, total)}: {100 * total.raw_pixels[value] / max(1, total.pixels):.2g} %"
+        f"{_raw(value, total)}: {percent(total.raw_pixels[value] / max(1, total.pixels))}"
         for value in sorted(total.raw_pixels)[:_VALUES]
     )
     more = len(total.raw_pixels) - _VALUES

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from dinoidd.classes import ClassTable
-from dinoidd.output.draw import EMPTY, GREY, INK, MARGIN, PAPER
+from dinoidd.output.draw import EMPTY, GREY, INK, MARGIN, PAPER, VOID
 
 _TITLE, _TEXT, _AXIS = 34, 18, 20  # font sizes
 _CELL, _SMALL_CELL, _MANY = 46, 18, 40  # more classes than _MANY get small cells without numbers
@@ -47,7 +47,9 @@ def draw_confusion(matrix: np.ndarray, table: ClassTable, title: str, subtitle: 
     cell = _CELL if len(names) <= _MANY else _SMALL_CELL
     top = MARGIN + 2 * _TITLE + 2 * _AXIS + room
     grid = _Grid(MARGIN + _AXIS + _GAP + room, top, cell, len(table), len(names))
-    page = Image.new("RGB", grid.size, PAPER)
+    width, height = grid.size
+    texts = max(_font(_TITLE).getlength(title), _font(_AXIS).getlength(subtitle))
+    page = Image.new("RGB", (max(width, int(texts) + 2 * MARGIN), height), PAPER)
     draw = ImageDraw.Draw(page)
     draw.text((MARGIN, MARGIN), title, INK, _font(_TITLE), stroke_width=0.5)
     draw.text((MARGIN, MARGIN + _TITLE + _GAP), subtitle, GREY, _font(_AXIS))
@@ -87,7 +89,7 @@ def _draw_names(
     """Names left of the rows, and turned above the columns, each with its class's colour."""
     swatch = min(_SWATCH, grid.cell - 4)
     for index, name in enumerate(names):
-        color = table.classes[index].color if index < len(table) else (0, 0, 0)
+        color = table.classes[index].color if index < len(table) else VOID
         label = _label(name, color, font, swatch, grid.cell)
         x, y = grid.corner(index, index)
         if index < grid.rows:
@@ -113,13 +115,16 @@ def _label(
 
 
 def _draw_axes(page: Image.Image, grid: _Grid, room: int) -> None:
+    """What rows and columns are, in the middle of each, or from where they begin if these are few."""
     draw, font = ImageDraw.Draw(page), _font(_AXIS)
-    above = grid.top - room - _GAP
-    draw.text((grid.left, above), "predicted as (per cent of the row)", GREY, font, anchor="ld")
+    above, across = grid.top - room - _GAP, "predicted as (per cent of the row)"
+    left = grid.left + max(0, int(grid.columns * grid.cell - font.getlength(across)) // 2)
+    draw.text((left, above), across, GREY, font, anchor="ld")
     text = "ground truth"
     turned = Image.new("RGB", (int(font.getlength(text)) + 1, _AXIS + 6), PAPER)
     ImageDraw.Draw(turned).text((0, 0), text, GREY, font)
-    page.paste(turned.rotate(90, expand=True), (MARGIN - _GAP, grid.top))
+    top = grid.top + max(0, (grid.rows * grid.cell - turned.width) // 2)
+    page.paste(turned.rotate(90, expand=True), (MARGIN - _GAP, top))
 
 
 def _color(share: float) -> tuple[int, int, int]:

@@ -8,6 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 INK, GREY, RED = "#1f2328", "#636c76", "#b42318"
 PAPER, EMPTY = "#ffffff", "#eef0f2"
+VOID = (190, 196, 202)  # the swatch of what has no class
 MARGIN, GAP, SEAM = 40, 24, 4  # around the page, between cells, between the pictures of a pair
 _GRID_WIDTH = 2400  # what a row of pairs may take
 _NARROWEST, _WIDEST = 100, 480  # of one picture

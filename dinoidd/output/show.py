@@ -18,6 +18,7 @@ from dinoidd.output.mask import open_mask
 from dinoidd.output.original import read_original
 from dinoidd.output.query import open_query, rows_of
 from dinoidd.output.reader import RunReader
+from dinoidd.output.tails import tails
 from dinoidd.storage import ObjectReader
 
 MOST_CELLS = 200
@@ -64,7 +65,7 @@ def show(run: RunReader, *, where: str, grid: Grid, seed: int) -> Image.Image:
     layout = Layout.of(columns, _aspect(rows))
     loader = _Loader(run.table, ObjectReader(run.options), layout.half)
     with ThreadPoolExecutor(_THREADS) as pool:
-        loaded = list(pool.map(loader.load, rows))
+        loaded = list(pool.map(loader.load, rows, tails([row["uri"] for row in rows])))
     return draw_report(
         title=run.name,
         subtitle=_subtitle(run, counts, len(rows), where),
@@ -121,9 +122,9 @@ class _Loader:
     reader: ObjectReader
     half: tuple[int, int]
 
-    def load(self, row: dict[str, Any]) -> tuple[Cell, np.ndarray]:
+    def load(self, row: dict[str, Any], caption: str) -> tuple[Cell, np.ndarray]:
         """The cell of a row, and its pixels per class: int64, one a class."""
-        caption, nothing = row["uri"].rpartition("/")[2], np.zeros(len(self.table), np.int64)
+        nothing = np.zeros(len(self.table), np.int64)
         if row["status"] != "ok":
             text = f"{row['error_kind']}: {row['error']}"
             return Cell(left=text, right=None, caption=caption, detail="error"), nothing

@@ -87,17 +87,21 @@ def error_section(figures: Figures) -> str:
 
 
 def class_section(figures: Figures) -> str:
-    """Every class: share of pixels, share of images, the largest share of one image."""
+    """The classes seen: share of pixels, share of images, the largest share of one image.
+
+    A full bar is 100 % in both columns.
+    """
     whole, ok = figures.pixels or 1, figures.ok or 1
-    widest = max((info.pixels for info in figures.classes), default=0) or 1
     rows = []
     for index, info in enumerate(figures.classes):
+        if not info.images:  # the sentence above the table names it
+            continue
         name = swatch(info.color) + escape(info.name)
-        pixels, images = percent(info.pixels / whole), info.images / ok
+        pixels, images = info.pixels / whole, info.images / ok
         rows.append(
             (
-                f'<a href="#class-{index}">{name}</a>' if info.images else name,
-                share_bar(info.pixels / widest, color(info.color)) + pixels,
+                f'<a href="#class-{index}">{name}</a>',
+                share_bar(pixels, color(info.color)) + percent(pixels),
                 share_bar(images) + percent(images),
                 percent(info.largest),
             )

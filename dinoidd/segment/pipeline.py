@@ -119,6 +119,24 @@ def run_stages(
     yield from _results(dataset)
 
 
+def read_ahead(tasks: int, read: Callable[[dict[str, np.ndarray]], pa.Table]) -> Iterator[pa.Table]:
+    """The tables of tasks 0, 1, ..., in order, read ahead of whoever takes them.
+
+    Args:
+        read: gets the task's number as `id` [1].
+
+    Raises:
+        RayError: see `user_error`.
+    """
+    _configure(in_order=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
+        dataset = ray.data.range(tasks, override_num_blocks=tasks).map_batches(
+            read, batch_size=None, num_cpus=READ_CPUS, **_TASK_RETRIES
+        )
+    yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2)
+
+
 def _results(dataset: ray.data.Dataset) -> Iterator[dict[str, Any]]:
     try:
         for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
@@ -133,10 +151,15 @@ def user_error(error: ray.exceptions.RayError) -> Exception:
 
     Ray Data hands on the text of what was raised, not the exception; the outermost stands last.
     """
-    sentences = _SENTENCE.findall(str(error))
-    if sentences:
-        return DinoiddError(sentences[-1])
+    if told := sentence_in(error):
+        return DinoiddError(told)
     return error if isinstance(error, ray.exceptions.RayTaskError) else _death(error)
+
+
+def sentence_in(error: Exception) -> str | None:
+    """The message of the outermost DinoiddError in the text of one that Ray handed on, if any."""
+    sentences = _SENTENCE.findall(str(error))
+    return sentences[-1] if sentences else None
 
 
 def _death(error: ray.exceptions.RayError) -> ClusterError:
@@ -148,10 +171,10 @@ def _death(error: ray.exceptions.RayError) -> ClusterError:
     )
 
 
-def _configure() -> None:
+def _configure(*, in_order: bool = False) -> None:
     context = DataContext.get_current()
     context.target_max_block_size = None  # one chunk stays one block
-    context.execution_options.preserve_order = False
+    context.execution_options.preserve_order = in_order
     context.retried_map_errors = [StorageError.__name__]  # of the output and the manifest
     context.max_map_retries = 4  # after 1, 2, 4 and 8 seconds
     context.enable_progress_bars = False  # the run shows images, not Ray's blocks

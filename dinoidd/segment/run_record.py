@@ -66,12 +66,15 @@ def new_record(
         layout=layout,
         config=config,
         started=now(),
-        versions=_versions(),
+        versions=versions(),
     )
 
 
-def _versions() -> dict[str, str]:
-    """Our own is not looked up: `ray job submit --working-dir` brings the code without installing it."""
+def versions() -> dict[str, str]:
+    """Of what a run depends on.
+
+    Our own is not looked up: `ray job submit --working-dir` brings the code without installing it.
+    """
     versions = {"dinoidd": __version__, "python": platform.python_version()}
     return versions | {name: version(name) for name in _VERSIONS}
 

@@ -51,7 +51,7 @@ def format_summary(summary: dict[str, Any]) -> str:
         kinds = ", ".join(f"{kind} {count:,}" for kind, count in summary["errors"].items())
         lines.append(f"errors   {kinds}")
     lines.append(
-        f"bytes    {_size(summary['bytes_read'])} read, {_size(summary['bytes_written'])} written"
+        f"bytes    {size_text(summary['bytes_read'])} read, {size_text(summary['bytes_written'])} written"
     )
     lines.append(f"time     {_stages(summary['stage_seconds'])}")
     lines.append("classes  (share of pixels; of images)")
@@ -67,7 +67,8 @@ def _stages(seconds: dict[str, float]) -> str:
     return ", ".join(f"{stage} {value / whole:.0%}" for stage, value in seconds.items())
 
 
-def _size(count: float) -> str:
+def size_text(count: float) -> str:
+    """`512 B`, `1.5 MB`, `2.25 TB`."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

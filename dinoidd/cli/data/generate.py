@@ -82,11 +82,11 @@ def parse_splits(text: str) -> list[tuple[str, float]]:
 
 def summary(info: "DatasetInfo") -> str:
     """The summary for a person."""
-    drawn = info.images - info.resumed
-    speed = f" ({drawn / info.seconds:.0f}/s)" if drawn and info.seconds else ""
+    speed = f" ({info.drawn / info.seconds:.0f}/s)" if info.drawn and info.seconds else ""
     lines = {
         "data set": info.output,
         "images": f"{info.images:,} ({info.resumed:,} were there already)",
+        "labels": f"{info.images:,} ({info.labels_resumed:,} were there already)",
         "splits": ", ".join(f"{name} {count:,}" for name, count in info.splits.items()),
         "seconds": f"{info.seconds:.1f}{speed}",
     }

@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="of IDD's label images: official, road255, or auto: what fits (default: %(default)s)",
     )
-    add("--label-suffix", metavar="TEXT", help="what label images in gtFine/ end in (the table's)")
+    add("--label-suffix", metavar="KIND", help="labels are *_gtFine_KIND.png (the class table's)")
     add("--json", metavar="FILE", help="write all counts to FILE; -: print them instead of text")
     add("--report", metavar="DIR", help="write the text, the counts and two pictures to DIR")
     add("--workers", type=int, metavar="N", help="processes (default: one a CPU core)")

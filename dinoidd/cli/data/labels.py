@@ -13,9 +13,11 @@ if TYPE_CHECKING:
 
 DESCRIPTION = (
     "Draw the label image of every polygon file below ROOT/gtFine, byte for byte as the official tool "
-    "does. Images that it drew before are drawn again only where their polygons have changed. Images "
-    "that another tool made stay, and are told where they differ from the polygons; a broken polygon "
-    "file is told too. Neither stops the rest, and the exit status is then 1."
+    "does. Images that it drew before are drawn again only where their polygons have changed, which "
+    "the hidden file .dinoidd_labels beside them tells. Images that another tool made stay, and are "
+    "told where they differ from the polygons; so are images whose line in that file was lost (it is "
+    "written after the image) and whose polygons have changed since: --overwrite draws them. A broken "
+    "polygon file is told too. Neither stops the rest, and the exit status is then 1."
 )
 
 
@@ -41,7 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Draw, tell of what failed or is foreign, and print a summary; 1 if anything is."""
-    from dinoidd.data.labels import draw_label_images, find_polygon_files
+    from dinoidd.data.labels import draw_label_images
+    from dinoidd.data.polygon_files import find_polygon_files
 
     total = sum(1 for _ in find_polygon_files(args.root))
     with Progress(total, "drew", "label images") as progress:

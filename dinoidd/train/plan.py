@@ -1,0 +1,145 @@
+"""What a run will do, checked as far as it can be without Ray and without loading weights."""
+
+import hashlib
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dinoidd.checkpoint.model import read_model_info
+from dinoidd.classes import ClassTable, load_class_table
+from dinoidd.log import logger
+from dinoidd.models import SegmenterConfig, preset
+from dinoidd.models.config import resized
+from dinoidd.storage import StorageOptions, Store, normalise, shown
+from dinoidd.training.augmentation import Augmentation
+from dinoidd.training.config import TrainConfig
+from dinoidd.training.label_check import check_labels
+from dinoidd.training.reading import ExampleReader
+from dinoidd.training.samples import Sample, Samples, find_samples, storage_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A run's configuration, with nothing left open but the precision, and its data. Picklable."""
+
+    config: TrainConfig
+    table: ClassTable
+    model: SegmenterConfig
+    weights: str  # identity of the base: a sha256, or how random ones are drawn
+    samples: Samples
+    encoding: str  # of the label images
+
+    @property
+    def options(self) -> StorageOptions:
+        return storage_of(self.config)
+
+    @property
+    def output(self) -> Store:
+        return Store.open(self.config.output, self.options)
+
+    @property
+    def cache(self) -> Store:
+        """The folder of the cache, whether the run has one or not."""
+        place = self.config.cache
+        return self.output.child("cache") if place is None else Store.open(place, self.options)
+
+    @property
+    def image_size(self) -> int:
+        return self.config.image_size or self.model.image_size
+
+    def reader(self, *, validation: bool) -> ExampleReader:
+        """Validation images are never augmented."""
+        augmentation = self.config.augmentation
+        augmented = augmentation.enabled and not validation
+        return ExampleReader(
+            table=self.table,
+            encoding=self.encoding,
+            image_size=self.image_size,
+            augmentation=Augmentation(augmentation, self.config.seed) if augmented else None,
+            options=self.options,
+        )
+
+    def identity(self) -> dict[str, Any]:
+        """What is learned from: base, data, and how images are prepared; for runs and caches alike."""
+        return {
+            "model": self.model.name,
+            "model weights": self.weights,
+            "class table": f"{self.table.name} {_digest(self.table.stored())}",
+            "label encoding": self.encoding,
+            "image size": self.image_size,
+            "data": shown(self.config.data),
+            "training images": _listed(self.samples.train),
+            "validation images": _listed(self.samples.val),
+        }
+
+    def with_precision(self, precision: str) -> "Plan":
+        return replace(self, config=replace(self.config, precision=precision))
+
+
+def make_plan(config: TrainConfig) -> Plan:
+    """Look at base, classes and data.
+
+    Raises:
+        DinoiddError: what cannot be trained on, in one sentence.
+    """
+    config = _absolute(config)
+    options = storage_of(config)
+    table = load_class_table(config.classes)
+    model, weights = _base(config, table, options)
+    samples = find_samples(config, table)
+    check = check_labels(config, table, samples)
+    logger.info(
+        f"{len(samples.train):,} training and {len(samples.val):,} validation images; {check.sentence}"
+    )
+    return Plan(
+        config=replace(config, image_size=config.image_size or model.image_size),
+        table=table,
+        model=model,
+        weights=weights,
+        samples=samples,
+        encoding=check.encoding,
+    )
+
+
+def _absolute(config: TrainConfig) -> TrainConfig:
+    """Workers may have another working directory."""
+    classes = Path(config.classes)
+    return replace(
+        config,
+        data=normalise(config.data),
+        output=normalise(config.output),
+        cache=None if config.cache is None else normalise(config.cache),
+        checkpoint=None if config.checkpoint is None else normalise(config.checkpoint),
+        classes=str(classes.resolve()) if classes.is_file() else config.classes,
+        cached=config.uses_cache,
+    )
+
+
+def _base(
+    config: TrainConfig, table: ClassTable, options: StorageOptions
+) -> tuple[SegmenterConfig, str]:
+    """The network for these classes, and which weights it begins with."""
+    if config.checkpoint is None:
+        assert config.preset is not None
+        drawn = f"random, seed {config.seed}, torch {torch.__version__}"
+        return resized(preset(config.preset), classes=len(table)), drawn
+    info = read_model_info(config.checkpoint, options)
+    if info.table.names == table.names:
+        return info.config, info.weights_sha256
+    logger.info(
+        f"{shown(config.checkpoint)} has the classes of '{info.table.name}': a classifier for those of "
+        f"'{table.name}' is drawn anew, seed {config.seed}"
+    )
+    drawn = f"{info.weights_sha256}, classifier drawn from seed {config.seed}"
+    return resized(info.config, classes=len(table)), drawn
+
+
+def _listed(samples: list[Sample]) -> str:
+    """How many they are, and a digest of which."""
+    return f"{len(samples):,} {_digest([asdict(sample) for sample in samples])}"
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(repr(value).encode()).hexdigest()[:12]

@@ -1,0 +1,82 @@
+"""The record of a training run: what it is, so that it goes on by the same settings and no others."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from dinoidd.errors import OutputError
+from dinoidd.segment.run_record import differences, now, versions
+from dinoidd.storage import Store
+from dinoidd.train.plan import Plan
+from dinoidd.training.recipes import to_plain
+from dinoidd.training.settings import flattened
+
+NAME, CONFIG, SUMMARY = "training.json", "config.json", "summary.json"
+# Where and how fast it runs, and what the identity tells in another way.
+FREE = {
+    *("data", "output", "checkpoint", "preset", "classes", "encoding", "cache", "endpoint_url"),
+    *("train_split", "val_split", "max_train_images", "max_val_images", "image_size"),
+    *("workers", "micro_batch", "use_gpu", "accelerator_type", "threads", "max_failures"),
+    *("activation_checkpointing", "sharding", "compile", "mlflow"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingRun:
+    """What stands in the output of a run that was begun."""
+
+    identity: dict[str, Any]
+    precision: str
+    summary: dict[str, Any] | None = None  # of a finished one
+
+
+def run_identity(plan: Plan) -> dict[str, Any]:
+    """Everything that decides the curve of a run, as it comes back from JSON."""
+    settings = flattened(to_plain(plan.config))
+    decisive = {name: value for name, value in settings.items() if name not in FREE}
+    return json.loads(json.dumps(plan.identity() | decisive))
+
+
+def read_run(output: Store) -> TrainingRun | None:
+    """The run of an output; None where none was begun.
+
+    Raises:
+        OutputError: the record is none that this version can read.
+    """
+    if not output.exists(NAME):
+        return None
+    try:
+        identity = json.loads(output.read_bytes(NAME))["identity"]
+        done = output.exists(SUMMARY)
+        summary = json.loads(output.read_bytes(SUMMARY)) if done else None
+        return TrainingRun(identity=identity, precision=identity["precision"], summary=summary)
+    except (ValueError, TypeError, KeyError) as error:
+        raise OutputError(
+            f"{output.uri_of(NAME)} is no record of a training that this version can resume "
+            f"({error!r}): choose another output"
+        ) from error
+
+
+def begin_run(plan: Plan) -> None:
+    """Write down what the run is, before anything else is written."""
+    record = {"identity": run_identity(plan), "started": now(), "versions": versions()}
+    config = to_plain(plan.config)
+    plan.output.write_bytes(CONFIG, json.dumps(config, indent=1).encode())
+    plan.output.write_bytes(NAME, json.dumps(record, indent=1).encode())
+
+
+def check_same_run(run: TrainingRun, plan: Plan) -> None:
+    """Refuse to go on with anything else.
+
+    Raises:
+        OutputError: names each thing that differs, and tells what to do for more epochs.
+    """
+    different = differences(run.identity, run_identity(plan))
+    if not different:
+        return
+    place = plan.output
+    raise OutputError(
+        f"{place.uri} belongs to another training: {'; '.join(different)}. Use the same settings to go "
+        f"on with it, or another output; checkpoint={place.uri_of('best.safetensors')} begins where "
+        "this one came to"
+    )

@@ -1,0 +1,224 @@
+"""Many trainings of a classifier over one cache: learning rates, losses, decays."""
+
+import hashlib
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
+from typing import Any
+
+import torch
+from ray import tune
+
+from dinoidd.errors import ConfigError, DinoiddError, OutputError
+from dinoidd.interruption import terminated_as_interrupted
+from dinoidd.log import logger
+from dinoidd.segment.pipeline import sentence_in
+from dinoidd.segment.run_record import differences
+from dinoidd.train.cache import CacheRecord, cache_identity
+from dinoidd.train.cached_feed import CachedFeed
+from dinoidd.train.driver import connect, settled
+from dinoidd.train.extraction import extract
+from dinoidd.train.head_file import read_head
+from dinoidd.train.placement import Placement, place
+from dinoidd.train.plan import Plan, make_plan
+from dinoidd.train.relay import Nobody
+from dinoidd.train.run import FREE, run_identity
+from dinoidd.training.config import TrainConfig
+from dinoidd.training.fit import fit
+from dinoidd.training.recipes import from_plain, to_plain
+from dinoidd.training.records import EpochRecord
+from dinoidd.training.settings import flattened, nested, parse_settings
+from dinoidd.training.world import Alone
+
+RECORD, RECIPE = "sweep.json", "best_recipe.json"
+NAME = "sweep_identity.json"
+_FOLDER = "trials"  # of Ray Tune
+_FIXED = FREE | {"trained", "cached", "seed", "precision", "views_per_image"}
+_GPU_SHARE = 0.25  # of a trial: it is one small matrix, and the masks of validation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """What one combination of settings came to."""
+
+    settings: dict[str, Any]
+    miou: float
+    epoch: int  # of that mIoU
+    val_loss: float  # of that epoch
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepResult:
+    """Trials from the best to the worst, and the file with the best one's recipe."""
+
+    trials: list[Trial]
+    recipe: str
+
+
+def sweep(
+    config: TrainConfig, grid: Mapping[str, Sequence[str]], *, address: str | None = None
+) -> SweepResult:
+    """Train the classifier once for every combination of the grid's values.
+
+    Args:
+        grid: values as text, by the setting's dotted name.
+        address: as for `train`.
+
+    Raises:
+        DinoiddError: a setting cannot be swept, or a run cannot start; everything done is kept.
+    """
+    config = replace(config, workers=1, micro_batch=None)
+    variants = make_variants(config, grid)
+    plan = make_plan(config)
+    plan.output.check_writable()
+    _check_same_sweep(plan, variants)
+    connect(address)
+    placement = place(plan.config)
+    plan = settled(plan, placement)
+    plans = _with_caches(plan, variants)
+    with terminated_as_interrupted():
+        caches = {p.cache.uri: extract(p, placement) for p in plans}
+        found = _run(plan, [(p, caches[p.cache.uri]) for p in plans], placement)
+    trials = [Trial(settings=s, **f) for s, f in zip(variants, found, strict=True)]
+    best = max(range(len(trials)), key=lambda i: trials[i].miou)
+    recipe = {k: v for k, v in to_plain(plans[best].config).items() if k != "output"}
+    recipe["cache"] = plans[best].cache.uri
+    plan.output.write_bytes(RECIPE, json.dumps(recipe, indent=1).encode())
+    ranked = sorted(trials, key=lambda trial: -trial.miou)
+    content = {"variants": variants, "trials": [asdict(trial) for trial in ranked]}
+    plan.output.write_bytes(RECORD, json.dumps(content, indent=1).encode())
+    return SweepResult(trials=ranked, recipe=plan.output.uri_of(RECIPE))
+
+
+def make_variants(config: TrainConfig, grid: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
+    """The settings of every combination. Raises ConfigError for what cannot be swept."""
+    if not config.uses_cache:
+        raise ConfigError(
+            f"a sweep trains the classifier on a cache: trained={config.trained} has none"
+        )
+    if not grid or not all(grid.values()):
+        raise ConfigError("a sweep needs values: --grid optimizer.learning_rate=1e-4,3e-4")
+    if fixed := sorted(_FIXED & grid.keys()):
+        raise ConfigError(f"{', '.join(fixed)} cannot be swept: it is the same for all trials")
+    variants = []
+    for values in itertools.product(*grid.values()):
+        texts = [f"{name}={value}" for name, value in zip(grid, values, strict=True)]
+        settings, problems = parse_settings(texts)
+        if problems:
+            raise ConfigError("; ".join(problems))
+        _with_settings(config, settings)  # all mistakes before anything runs
+        variants.append(settings)
+    return variants
+
+
+def _with_settings(config: TrainConfig, settings: dict[str, Any]) -> TrainConfig:
+    return from_plain(nested(flattened(to_plain(config)) | settings))
+
+
+def _check_same_sweep(plan: Plan, variants: list[dict[str, Any]]) -> None:
+    """Refuse an output with another sweep's trials; else note whose they are."""
+    identity = run_identity(plan) | {"variants": variants}
+    identity = json.loads(json.dumps(identity))
+    if not plan.output.exists(NAME):
+        plan.output.write_bytes(NAME, json.dumps(identity, indent=1).encode())
+    elif different := differences(json.loads(plan.output.read_bytes(NAME)), identity):
+        raise OutputError(
+            f"{plan.output.uri} belongs to another sweep: {'; '.join(different)}. Choose another output"
+        )
+
+
+def _with_caches(plan: Plan, variants: list[dict[str, Any]]) -> list[Plan]:
+    """Each combination's plan; those whose caches would differ get a folder each."""
+    plans = [replace(plan, config=_with_settings(plan.config, settings)) for settings in variants]
+    digests = [_digest(cache_identity(p)) for p in plans]
+    if len(set(digests)) == 1:
+        return plans
+    places = [plan.cache.child(digest).uri for digest in digests]
+    return [
+        replace(p, config=replace(p.config, cache=place))
+        for p, place in zip(plans, places, strict=True)
+    ]
+
+
+def _digest(identity: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _run(
+    plan: Plan, plans: list[tuple[Plan, CacheRecord]], placement: Placement
+) -> list[dict[str, Any]]:
+    """What each trial came to. As many at a time as the cluster holds; Ray Tune keeps those done."""
+    logger.info(f"{len(plans):,} trials of {plan.config.epochs} epochs")
+    device = {"cpu": 1.0, "gpu": _GPU_SHARE} if placement.use_gpu else {"cpu": 1.0}
+    work = partial(run_trial, plans=plans, device=placement.device)
+    trainable = tune.with_resources(work, device)
+    filesystem, path = plan.output.arrow_path()
+    place = f"{path}/{_FOLDER}"
+    if tune.Tuner.can_restore(place, storage_filesystem=filesystem):
+        tuner = tune.Tuner.restore(
+            place, trainable, storage_filesystem=filesystem, restart_errored=True
+        )
+    else:
+        tuner = tune.Tuner(
+            trainable,
+            param_space={"trial": tune.grid_search(list(range(len(plans))))},
+            run_config=tune.RunConfig(
+                name=_FOLDER,
+                storage_path=path,
+                storage_filesystem=filesystem,
+                failure_config=tune.FailureConfig(max_failures=1),
+                verbose=0,
+            ),
+        )
+    results = tuner.fit()
+    if results.errors:
+        error = results.errors[0]
+        raise DinoiddError(sentence_in(error) or f"a trial failed: {error}") from error
+    by_trial = {result.config["trial"]: result.metrics for result in results}
+    names = [f.name for f in fields(Trial) if f.name != "settings"]
+    return [{name: by_trial[i][name] for name in names} for i in range(len(plans))]
+
+
+def run_trial(
+    params: dict[str, Any], *, plans: list[tuple[Plan, CacheRecord]], device: str
+) -> None:
+    """One combination, in a process of Ray Tune."""
+    plan, record = plans[params["trial"]]
+    on = torch.device(device)
+    torch.set_num_threads(1)
+    head, _ = read_head(plan)
+    world, best = Alone(), BestRecord()
+    fit(
+        head.to(on),
+        plan.config,
+        CachedFeed(plan.cache, record, plan.config, world),
+        world,
+        best,
+        device=on,
+        save=lambda state, is_best: None,
+    )
+    assert best.record is not None
+    tune.report(
+        {
+            "miou": best.record.miou,
+            "epoch": best.record.epoch,
+            "val_loss": best.record.val_loss,
+            "seconds": best.seconds,
+        }
+    )
+
+
+class BestRecord(Nobody):
+    """A Recorder that keeps the best epoch."""
+
+    def __init__(self) -> None:
+        self.record: EpochRecord | None = None
+        self.seconds = 0.0
+
+    def epoch(self, record: EpochRecord) -> None:
+        self.seconds += record.seconds
+        if self.record is None or record.best_epoch == record.epoch:
+            self.record = record

@@ -1,0 +1,1 @@
+"""Training without Ray: losses, data, optimiser, loop. `dinoidd.train` runs it on a cluster."""

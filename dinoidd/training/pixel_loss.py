@@ -1,0 +1,78 @@
+"""The loss of the semantic map itself, at points: no matching, the classes of a point compete.
+
+A class's score is what inference takes the largest of: the sum over queries of the class's chance times
+the mask. Scores are divided by their sum over classes, after each got a little more: were it added to
+the quotient alone, a network whose queries are all no object would have no loss.
+Shapes: B images, L prediction layers, Q queries, K classes, P points.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dinoidd.training.mask_costs import sample
+from dinoidd.training.observation import Observation
+from dinoidd.training.points import Points
+from dinoidd.training.targets import Targets
+
+_FLOOR = 1e-3  # added to every score
+_EARLIER = 0.5  # weight of the layers before the last one
+
+
+class PointValues(NamedTuple):
+    """An image's masks and labels at its points."""
+
+    inside_LQP: Tensor  # 0..1
+    labels_P: Tensor  # uint8; K and above is void
+
+
+class PixelCriterion:
+    """See `dinoidd.training.losses.Criterion`."""
+
+    def __init__(self, classes: int) -> None:
+        self._classes = classes
+
+    def sample(self, masks: list[Tensor], labels_SS: Tensor, points: Points) -> PointValues:
+        inside = [sample(m, points.matching_P2).sigmoid() for m in masks]
+        labels_P = Targets(labels_SS, self._classes).at(points.matching_P2)
+        return PointValues(torch.stack(inside), labels_P)
+
+    @torch.no_grad()
+    def observe(
+        self, masks: list[Tensor], labels_SS: Tensor, points: Points, exact: bool
+    ) -> dict[str, np.ndarray]:
+        values = self.sample(masks, labels_SS, points)
+        inside = values.inside_LQP if exact else values.inside_LQP.half()
+        return {"inside_LQP": inside.cpu().numpy(), "labels_P": values.labels_P.cpu().numpy()}
+
+    def recall(self, observation: Observation) -> PointValues:
+        inside, labels = observation.inside_LQP, observation.labels_P
+        assert inside is not None, "the observation was made for another loss"
+        assert labels is not None
+        return PointValues(_tensor(inside), _tensor(labels))
+
+    def losses(
+        self, logits_BLQK1: Tensor, samples: list[PointValues]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        chances = logits_BLQK1.float().softmax(-1)[..., :-1]
+        images = zip(chances, samples, strict=True)
+        total_B = torch.stack([self._loss(chances_LQK, values) for chances_LQK, values in images])
+        return total_B, {"pixel": total_B.detach()}
+
+    def _loss(self, chances_LQK: Tensor, values: PointValues) -> Tensor:
+        """The mean over the labelled points, summed over layers by weight; 0 where none is labelled."""
+        device = chances_LQK.device
+        inside_LQP, labels_P = (tensor.to(device) for tensor in values)
+        scores_LKP = chances_LQK.transpose(1, 2) @ inside_LQP.float() + _FLOOR
+        labelled_P = labels_P < self._classes
+        index_P = labels_P.long().clamp(max=self._classes - 1)
+        right_LP = scores_LKP.gather(1, index_P.expand(len(scores_LKP), 1, -1))[:, 0]
+        costs_LP = (scores_LKP.sum(1).log() - right_LP.log()) * labelled_P
+        costs_L = costs_LP.sum(1) / labelled_P.sum().clamp(min=1)
+        return costs_L[-1] + _EARLIER * costs_L[:-1].sum()
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    return torch.from_numpy(array if array.flags.writeable else array.copy())

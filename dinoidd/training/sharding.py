@@ -1,0 +1,63 @@
+"""A model spread over workers (FSDP2): each holds a part of every tensor, and gathers layer by layer."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from dinoidd.errors import TrainingError
+from dinoidd.models import Segmenter
+from dinoidd.training.recompute import layers
+from dinoidd.training.world import World
+
+
+def shard(model: Segmenter) -> Segmenter:
+    """The same model, in place, over all workers of the process group. Gradients are averaged.
+
+    A unit is a backbone block, an interaction or a decoder layer; what is left is one more.
+    """
+    for layer in layers(model):
+        fully_shard(layer)
+    fully_shard(model)
+    return model
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """The tensor with all its parts. Every worker has to ask at the same time."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def placed(tensor: Tensor, like: Tensor) -> Tensor:
+    """A whole tensor in the device, dtype and parts of another one."""
+    moved = tensor.to(like.device, like.dtype)
+    if isinstance(like, DTensor):
+        return distribute_tensor(moved, like.device_mesh, like.placements)
+    return moved
+
+
+def together(batches: Iterator[Any], world: World) -> Iterator[tuple[Any, bool]]:
+    """Batches, and whether each counts: who has none left repeats the last one until all are done.
+
+    A forward pass of a sharded model needs every worker.
+    """
+    batch: Any = None
+    while True:
+        following = next(batches, None)
+        if not world.sum(np.array([following is not None], np.int64))[0]:
+            return
+        batch = batch if following is None else following
+        if batch is None:
+            raise TrainingError(
+                f"worker {world.rank} has no validation image: a sharded model needs one for each of "
+                f"{world.size} workers; use fewer workers or more validation images"
+            )
+        yield batch, following is not None
+
+
+def is_sharded(model: torch.nn.Module) -> bool:
+    """Whether parameters are spread over workers."""
+    return any(isinstance(parameter, DTensor) for parameter in model.parameters())

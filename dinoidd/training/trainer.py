@@ -1,0 +1,169 @@
+"""Optimiser steps: micro-batches forward and backward, one clipped update."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.distributed.fsdp import FSDPModule
+from torch.nn.parallel import DistributedDataParallel
+
+from dinoidd.errors import TrainingError
+from dinoidd.training.batch import ImageBatch
+from dinoidd.training.config import TrainConfig
+from dinoidd.training.memory import out_of_memory_told
+from dinoidd.training.observation import Observation
+from dinoidd.training.optimizer import make_optimizer, set_rates
+from dinoidd.training.records import StepRecord
+from dinoidd.training.schedule import rate_factor
+from dinoidd.training.sharding import whole
+from dinoidd.training.step import Losses
+from dinoidd.training.world import World
+
+Wrap = Callable[[nn.Module], nn.Module]
+
+
+@dataclass(kw_only=True)
+class EpochSums:
+    """What an epoch's steps add up to."""
+
+    steps: int = 0
+    loss: float = 0.0
+    parts: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    waited: float = 0.0  # of the seconds, for data
+
+    def add(self, record: StepRecord, seconds: float) -> None:
+        self.steps += 1
+        self.loss += record.loss
+        for name, value in record.parts.items():
+            self.parts[name] = self.parts.get(name, 0.0) + value
+        self.seconds += seconds
+        self.waited += record.data_wait_share * seconds
+
+
+class Trainer:
+    """One worker's part in every step; the gradient is the mean over the global batch's images."""
+
+    def __init__(
+        self,
+        losses: nn.Module,
+        model: nn.Module,
+        config: TrainConfig,
+        world: World,
+        device: torch.device,
+        total_steps: int,
+    ) -> None:
+        """`losses` gives a batch's Losses; `model` inside of it has the parameters and their names."""
+        self.losses, self.model = losses, model
+        self.optimizer = make_optimizer(model, config.optimizer)
+        self.step_number = 0  # steps made
+        self._config, self._world, self._device = config, world, device
+        self._total_steps = total_steps
+        self._micro_batches = config.worker_batch // config.forward_batch
+        self._trained = [p for p in model.parameters() if p.requires_grad]
+
+    def wrap(self, wrap: Wrap) -> None:
+        """Let the workers' gradients be averaged, by DDP."""
+        self.losses = wrap(self.losses)
+
+    @property
+    def next_rate(self) -> float:
+        """The learning rate of the next step, before the groups' shares."""
+        settings = self._config.optimizer
+        factor = rate_factor(self.step_number, self._total_steps, settings.warmup_steps)
+        return settings.learning_rate * factor
+
+    def step(self, batches: Iterator[Any], epoch: int) -> tuple[StepRecord, float]:
+        """Make a step of the next micro-batches; its record and its seconds.
+
+        Raises:
+            TrainingError: the loss or the gradient is not a number, or memory is spent.
+        """
+        started, waited = time.perf_counter(), 0.0
+        sums: dict[str, float] = {"loss": 0.0}
+        keys: list[str] = []
+        for index in range(self._micro_batches):
+            asked = time.perf_counter()
+            batch = next(batches)
+            waited += time.perf_counter() - asked
+            keys += keys_of(batch)
+            with out_of_memory_told(self._config, self._device):
+                losses = self._accumulate(batch, epoch, is_last=index == self._micro_batches - 1)
+            for name, values_B in {"loss": losses.total_B.detach(), **losses.parts}.items():
+                sums[name] = sums.get(name, 0.0) + float(values_B.sum())
+        rate = self.next_rate
+        norm = self._update(rate, epoch, keys)
+        seconds = time.perf_counter() - started
+        return self._record(sums, epoch, rate, norm, seconds, waited), seconds
+
+    def _accumulate(self, batch: Any, epoch: int, *, is_last: bool) -> Losses:
+        with self._synchronised(is_last):
+            losses: Losses = self.losses(batch)
+            self._require_finite(
+                float(losses.total_B.detach().sum()), "loss", epoch, keys_of(batch)
+            )
+            # DDP and FSDP divide the workers' sum by their number
+            (losses.total_B.sum() * (self._world.size / self._config.batch_size)).backward()
+        return losses
+
+    def _synchronised(self, is_last: bool) -> AbstractContextManager:
+        """Workers exchange gradients with the step's last micro-batch only."""
+        if isinstance(self.model, FSDPModule):
+            self.model.set_requires_gradient_sync(is_last)
+        if isinstance(self.losses, DistributedDataParallel) and not is_last:
+            return self.losses.no_sync()
+        return nullcontext()
+
+    def _update(self, rate: float, epoch: int, keys: list[str]) -> float:
+        norm = nn.utils.clip_grad_norm_(self._trained, self._config.optimizer.clip_norm)
+        length = float(whole(norm))
+        self._require_finite(length, "gradient's norm", epoch, keys)
+        set_rates(self.optimizer, rate)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step_number += 1
+        return length
+
+    def _require_finite(self, value: float, what: str, epoch: int, keys: list[str]) -> None:
+        if math.isfinite(value):
+            return
+        settings = self._config.optimizer
+        raise TrainingError(
+            f"the {what} is {value} in epoch {epoch}, step {self.step_number + 1}, on "
+            f"{', '.join(keys)}: lower optimizer.learning_rate (now {settings.learning_rate:g}), "
+            f"raise optimizer.warmup_steps (now {settings.warmup_steps}), or set precision=float32"
+        )
+
+    def _record(
+        self,
+        sums: dict[str, float],
+        epoch: int,
+        rate: float,
+        norm: float,
+        seconds: float,
+        waited: float,
+    ) -> StepRecord:
+        images, workers = self._config.batch_size, self._world.size
+        *totals, waits = self._world.sum(np.array([*sums.values(), waited / seconds]))
+        means = dict(zip(sums, (float(total) / images for total in totals), strict=True))
+        return StepRecord(
+            step=self.step_number,
+            epoch=epoch,
+            loss=means.pop("loss"),
+            parts=means,
+            learning_rate=rate,
+            grad_norm=norm,
+            images_per_second=images / seconds,
+            data_wait_share=float(waits) / workers,
+        )
+
+
+def keys_of(batch: ImageBatch | list[Observation]) -> list[str]:
+    """The frames of a batch."""
+    return batch.keys if isinstance(batch, ImageBatch) else [o.key for o in batch]

@@ -1,0 +1,79 @@
+"""Sweeps: several trainings over one cache."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ray_trainings import embedded_ray, make_scenes, small
+
+from dinoidd.cli.sweep import parse_grid
+from dinoidd.errors import ConfigError, OutputError
+from dinoidd.train.driver import train
+from dinoidd.train.sweep import make_variants, sweep
+from dinoidd.training.recipes import resolve
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_scenes(tmp_path_factory.mktemp("scenes") / "data")
+
+
+@pytest.fixture(scope="module")
+def ray_of_the_module() -> Iterator[None]:
+    with embedded_ray():
+        yield
+
+
+def test_sweep__ranks_all_combinations_and_writes_the_best_recipe(
+    ray_of_the_module: None, scenes: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "sweep"
+    grid = {"optimizer.learning_rate": ["1e-4", "3e-3"], "loss.kind": ["set", "pixel"]}
+    config = small(scenes, output, epochs=2)
+    result = sweep(config, grid)
+    assert [t.miou for t in result.trials] == sorted((t.miou for t in result.trials), reverse=True)
+    assert {tuple(t.settings.values()) for t in result.trials} == {
+        *((1e-4, "set"), (1e-4, "pixel")),
+        *((3e-3, "set"), (3e-3, "pixel")),
+    }
+    caches = sorted((output / "cache").iterdir())
+    assert len(caches) == 2
+    assert all((cache / "_SUCCESS").exists() for cache in caches)
+    best = result.trials[0]
+    recipe = resolve(result.recipe, output=str(tmp_path / "run"))
+    assert recipe.optimizer.learning_rate == best.settings["optimizer.learning_rate"]
+    summary = train(recipe).summary
+    assert summary["extraction_seconds"] == 0
+    assert summary["best_miou"] == pytest.approx(best.miou, abs=1e-9)
+    times = [cache.stat().st_mtime_ns for cache in caches]
+    assert sweep(config, grid) == result  # finished: nothing is trained again
+    assert [cache.stat().st_mtime_ns for cache in caches] == times
+    with pytest.raises(OutputError, match="belongs to another sweep: epochs was 2 and is 3"):
+        sweep(small(scenes, output, epochs=3), grid)
+    assert len(json.loads((output / "sweep.json").read_text())["trials"]) == 4
+
+
+def test_make_variants__tells_what_cannot_be_swept() -> None:
+    config = small("data", "out")
+    with pytest.raises(ConfigError) as caught:
+        make_variants(config, {"seed": ["1", "2"]})
+    assert str(caught.value) == "seed cannot be swept: it is the same for all trials"
+    with pytest.raises(
+        ConfigError, match=r"unknown setting lr \(did you mean optimizer.learning_rate"
+    ):
+        make_variants(config, {"lr": ["1"]})
+    with pytest.raises(ConfigError, match=r"trained=all has none"):
+        make_variants(small("data", "out", trained="all"), {"epochs": ["1"]})
+    with pytest.raises(ConfigError, match="a sweep needs values"):
+        make_variants(config, {})
+
+
+def test_parse_grid__values_by_key() -> None:
+    assert parse_grid(["a.b=1,2", "c=x"]) == {"a.b": ["1", "2"], "c": ["x"]}
+    with pytest.raises(ConfigError, match="--grid a=1,: write KEY=VALUE,VALUE"):
+        parse_grid(["a=1,"])
+    with pytest.raises(ConfigError, match="--grid a is given twice"):
+        parse_grid(["a=1", "a=2"])

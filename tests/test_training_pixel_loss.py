@@ -1,0 +1,56 @@
+"""The loss of the semantic map, against a plain writing of it."""
+
+import math
+
+import torch
+from training_runs import VOID
+
+from dinoidd.training.pixel_loss import PixelCriterion, PointValues
+
+FLOOR = 1e-3
+
+
+def plain(logits_QK1: torch.Tensor, inside_QP: torch.Tensor, labels: list[int]) -> float:
+    """One layer's loss, number by number."""
+    chances = logits_QK1.softmax(-1)
+    queries, classes = len(logits_QK1), logits_QK1.shape[1] - 1
+    costs = []
+    for p, label in enumerate(labels):
+        scores = [
+            sum(float(chances[q, k] * inside_QP[q, p]) for q in range(queries)) + FLOOR
+            for k in range(classes)
+        ]
+        if label < classes:
+            costs.append(-math.log(scores[label] / sum(scores)))
+    return sum(costs) / len(costs)
+
+
+def drawn(layers: int = 2) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(1, layers, 5, 4, generator=generator)
+    return logits, torch.rand(layers, 5, 6, generator=generator), [0, 2, VOID, 1, 2, 0]
+
+
+def test_pixel_loss__plain_formula() -> None:
+    logits, inside, labels = drawn()
+    values = PointValues(inside, torch.tensor(labels, dtype=torch.uint8))
+    total_B, parts = PixelCriterion(3).losses(logits, [values])
+    first, last = (plain(logits[0, i], inside[i], labels) for i in range(2))
+    torch.testing.assert_close(total_B, torch.tensor([0.5 * first + last]))
+    assert list(parts) == ["pixel"]
+
+
+def test_pixel_loss__nothing_labelled() -> None:
+    logits, inside, _ = drawn()
+    values = PointValues(inside, torch.full((6,), VOID, dtype=torch.uint8))
+    total_B, _ = PixelCriterion(3).losses(logits.requires_grad_(), [values])
+    assert total_B.tolist() == [0.0]
+    total_B.sum().backward()  # every worker brings a gradient, be it 0
+
+
+def test_pixel_loss__no_object_everywhere_is_no_way_out() -> None:
+    logits, inside, labels = drawn(layers=1)
+    logits[..., -1] = 40.0
+    values = PointValues(inside, torch.tensor(labels, dtype=torch.uint8))
+    total_B, _ = PixelCriterion(3).losses(logits, [values])
+    torch.testing.assert_close(total_B, torch.tensor([math.log(3)]), rtol=1e-3, atol=0)
