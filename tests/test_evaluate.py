@@ -130,7 +130,10 @@ def test_evaluate__unknown_raw_values_are_void_and_told(small: SmallSet) -> None
     ids[2, 0] = 26
     save(small.label("0", "000000"), ids)
     result = small.evaluate("--resolution", "native", rc=1)
-    (problem,) = result["problems"]
+    contradiction, problem = result["problems"]
+    assert contradiction["what"] == (
+        "raw values 26, 77 occur: neither of IDD's level 3 encodings; use the level3Id label images"
+    )
     assert problem["file"] == str(small.label("0", "000000"))
     assert problem["what"].startswith(
         "raw values that the class table does not name: 77 (10 px), 26 (1 px)"
@@ -199,22 +202,26 @@ def test_evaluate__a_prediction_of_another_drive_is_no_match(small: SmallSet) ->
 def test_evaluate__two_predictions_of_a_frame(small: SmallSet) -> None:
     save(small.pred / "again" / "0" / "000000_gtFine_labellevel3Ids.png", street(5))
     result = small.evaluate(rc=1)
-    assert result["problems"][0]["what"].startswith("a second prediction of frame 0/000000; ")
+    (problem,) = result["problems"]
+    assert problem["what"] == (
+        f"a second prediction of frame 0/000000, beside {small.drawn('0', '000000')}: neither counts"
+    )
+    assert result["frames"]["evaluated"] == 5
 
 
 def test_evaluate__label_suffix(small: SmallSet, capsys) -> None:
     for path in list(small.truth.rglob("*.png")):
         ids = np.array(Image.open(path))
-        names = {"labelIds": ids * 0, "labelcsTrainIds": ids}
+        names = {"labelids": ids * 0, "labelmine": ids}
         for kind, values in names.items():
             save(path.with_name(path.name.replace("labellevel3Ids", kind)), values)
     expected = small.evaluate()["confusion"]
-    assert small.evaluate("--label-suffix", "labelcsTrainIds")["confusion"] == expected
+    assert small.evaluate("--label-suffix", "labelmine")["confusion"] == expected
     for path in small.truth.rglob("*labellevel3Ids.png"):
         path.unlink()
     assert main(["evaluate", "--data", str(small.root), "--predictions", str(small.pred)]) == 2
     error = capsys.readouterr().err
-    assert "holds no *_gtFine_labellevel3Ids.png (kinds there: labelIds, labelcsTrainIds" in error
+    assert "holds no *_gtFine_labellevel3Ids.png (kinds there: labelids, labelmine" in error
     assert "choose one with --label-suffix" in error
 
 
@@ -305,7 +312,7 @@ def test_evaluate__frames_of_other_splits_are_left_out(small: SmallSet, capsys) 
     run(*both, "--allow-missing", to=small.root)
     train = ["--data", str(small.root), "--predictions", str(small.root / "both" / "train")]
     assert main(["evaluate", *train]) == 2
-    assert "; 6 are of other splits: train)" in capsys.readouterr().err
+    assert "are of another split (train) than the ground truth in" in capsys.readouterr().err
 
 
 def test_evaluate__text_leaves_out_an_official_level_without_a_figure(

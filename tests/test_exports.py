@@ -530,3 +530,40 @@ def test_export__refuses_bad_options(run, tmp_path):
     (tmp_path / "y/export.json").write_text("[]")
     with pytest.raises(OutputError, match="is not one of dinoidd's"):
         export(reader(run), str(tmp_path / "y"), format="png")
+
+
+def test_png__evaluates_as_the_run_itself(idd_run, tmp_path):
+    """An exported folder of PNGs is what `evaluate` takes."""
+    (tmp_path / "toy.json").write_text(json.dumps(TABLE.to_dict()))
+    for image_id in range(20):
+        label = tmp_path / f"gtFine/val/007/frame{image_id:04d}_gtFine_labelmine.png"
+        label.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.roll(idd_run.mask(image_id), 2, axis=0)).save(label)
+    assert command(idd_run, "png", tmp_path / "png") == 0
+    results = []
+    for predictions in (idd_run.out, tmp_path / "png"):
+        args = [
+            "--data",
+            tmp_path,
+            "--predictions",
+            predictions,
+            "--classes",
+            tmp_path / "toy.json",
+        ]
+        to = tmp_path / "result.json"
+        assert main(["evaluate", *map(str, args), "--json", str(to), "--workers", "1"]) == 1
+        results.append(json.loads(to.read_text()))
+    run, png = results
+    assert run["frames"]["without_prediction"] == [
+        "007/frame0003 (error row: there is no such file)"
+    ]
+    assert png["frames"]["without_prediction"] == ["007/frame0003"]
+    assert 0 < run["levels"]["toy"]["mean_iou"] < 1
+    for key in ("confusion", "levels", "boundary", "drives", "intervals", "problems"):
+        assert run[key] == png[key]
+
+
+def test_cli__progress_on_a_terminal(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    assert command(run, "png", tmp_path / "labels") == 0
+    assert "98/98" in capsys.readouterr().err

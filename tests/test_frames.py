@@ -9,7 +9,8 @@ from evaluation_files import save
 from dinoidd.classes import BUILT_IN, IDD, ClassTable, RawValues
 from dinoidd.data.frames import LABEL_KINDS, find_frames, label_kind, label_suffixes, split_folders
 from dinoidd.data.inspect import inspect_dataset
-from dinoidd.evaluation.frames import split_of
+from dinoidd.errors import ConfigError
+from dinoidd.evaluation.label_files import truth_kinds
 
 
 @pytest.mark.parametrize("kind", ["labelTrainIds", "labelcsTrainIds"])
@@ -60,19 +61,31 @@ def test_split_folders__layouts(tmp_path: Path, images: str, labels: str) -> Non
     assert found == (str(tmp_path / images), str(tmp_path / labels))
 
 
-@pytest.mark.parametrize(
-    ("folder", "split"),
-    [
-        ("/x/leftImg8bit/train/12", "train"),
-        ("s3://b/gtFine/val_night/12", "val_night"),
-        ("/preds/val/12", "val"),
-        ("/camvid/valannot", "val"),
-        ("/x/images/test", "test"),
-        ("/x/mine/7", "mine"),
-        ("/train/x/y/12", None),
-        ("/x/leftImg8bit/12", None),
-        ("", None),
-    ],
-)
-def test_split_of__folders(folder: str, split: str | None) -> None:
-    assert split_of(folder, "mine") == split
+@pytest.mark.parametrize("text", ["labelids", "_gtFine_labelids.png"])
+def test_label_suffix__is_a_kind_for_inspect_and_evaluate(tmp_path: Path, text: str) -> None:
+    label = save(tmp_path / "gtFine" / "val" / "0" / "a_gtFine_labelids.png", np.uint8([[33]]))
+    found = inspect_dataset(str(tmp_path), label_suffix=text, workers=1)
+    assert found.files.frames["val/0/a"].label == str(label)
+    assert truth_kinds(IDD, text).names == ("labelids",)
+
+
+@pytest.mark.parametrize("kind", ["labellevel2Ids", "_gtFine_labellevel2Ids.png"])
+def test_label_suffix__of_another_class_table_is_refused(tmp_path: Path, kind: str) -> None:
+    save(tmp_path / "gtFine" / "val" / "0" / "a_gtFine_labellevel2Ids.png", np.uint8([[15]]))
+    message = (
+        f"--label-suffix {kind}: these label images hold the raw values of the class table "
+        "'idd_level2', not of 'idd': use --classes idd_level2"
+    )
+    with pytest.raises(ConfigError) as caught:
+        inspect_dataset(str(tmp_path), label_suffix=kind, workers=1)
+    assert str(caught.value) == message
+    with pytest.raises(ConfigError) as caught:
+        truth_kinds(IDD, kind)
+    assert str(caught.value) == message
+    own = ClassTable(name="idd", classes=IDD.classes, raw=RawValues(values={40: 9}))
+    assert truth_kinds(own, kind).names == ("labellevel2Ids",)
+
+
+def test_label_suffix__of_no_known_form() -> None:
+    with pytest.raises(ConfigError, match=r"give KIND of the label images NAME_gtFine_KIND.png"):
+        truth_kinds(IDD, "_mask.png")

@@ -11,6 +11,7 @@ from dinoidd.classes import BUILT_IN, IDD, ClassTable
 from dinoidd.cli import main
 from dinoidd.data.encoding import judge_encoding
 from dinoidd.data.frames import find_frames
+from dinoidd.data.image import upright_size
 from dinoidd.data.inspect import Inspection, inspect_dataset
 from dinoidd.data.inspect_warnings import find_warnings
 from dinoidd.data.label_counts import FrameCounter
@@ -18,6 +19,7 @@ from dinoidd.data.label_image import count_values, read_label
 from dinoidd.errors import ConfigError, ImageError, InputError
 from dinoidd.inspection.bar_chart import draw_bar_chart
 from dinoidd.inspection.contact_sheet import draw_contact_sheet
+from dinoidd.inspection.text import describe
 from dinoidd.storage import Store
 
 SIZE = (16, 10)
@@ -385,3 +387,41 @@ def test_inspect__on_ray_counts_the_same(tmp_path: Path) -> None:
     for i in range(20):
         write_frame(tmp_path, f"train/0/{i}", OTHER_STREET if i % 3 else STREET)
     assert inspect_dataset(str(tmp_path), mapper=map_on_ray).splits == inspect(tmp_path).splits
+
+
+def test_describe__a_value_of_all_pixels(tmp_path: Path) -> None:
+    write_label(tmp_path, "train/0/a", {0: 160})
+    found = inspect(tmp_path)
+    assert "raw values, of all pixels: 0: 100.0 %\n" in describe(found, find_warnings(found))
+
+
+@pytest.mark.parametrize(("frames", "told"), [(19, 0), (20, 1)])
+def test_encoding__no_class_above_18_is_doubted_once(
+    tmp_path: Path, frames: int, told: int
+) -> None:
+    for i in range(frames):
+        write_label(tmp_path, f"train/0/{i}", {0: 80, 18: 80})
+    found = inspect(tmp_path)
+    assert found.verdict is not None
+    assert (found.verdict.encoding, found.verdict.clear) == ("official", not told)
+    warnings = [w for w in find_warnings(found) if "are these csTrainId, level2Id" in w]
+    assert len(warnings) == told
+
+
+@pytest.mark.parametrize("orientation", [1, 6, 8])
+def test_inspect__sizes_are_upright(tmp_path: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "leftImg8bit/train/0/a_leftImg8bit.jpg"
+    path.parent.mkdir(parents=True)
+    Image.new("RGB", SIZE).save(path, exif=exif)
+    assert upright_size(Image.open(path)) == (SIZE if orientation == 1 else SIZE[::-1])
+    expected = "16x10" if orientation == 1 else "10x16"
+    assert inspect(tmp_path).total.sizes == {expected: 1}
+
+
+def test_read_label__one_bit_is_black_and_white(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(np.array([[0, 255]], np.uint8)).convert("1").save(path)
+    assert Image.open(path).mode == "1"
+    assert read_label(path.read_bytes()).tolist() == [[0, 255]]

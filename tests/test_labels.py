@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from dinoidd.cli import main
-from dinoidd.data.labels import draw_label_images, find_polygon_files, label_path
+from dinoidd.data.labels import draw_label_images
+from dinoidd.data.polygon_files import find_polygon_files, label_path
 from dinoidd.data.polygons import PolygonError, draw_labels, parse_annotation, read_annotation
 from dinoidd.data.processes import map_in_processes
 from dinoidd.errors import ConfigError, InputError
@@ -235,7 +236,7 @@ def test_cli__wrong_places_and_options_end_in_one_sentence(
     )
     (tmp_path / "gtFine").mkdir()
     assert main(["data", "labels", "--root", str(tmp_path)]) == 2
-    assert "has no polygon files (names end in '_polygons.json')" in capsys.readouterr().err
+    assert "has no polygon files (names end in '_gtFine_polygons.json')" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="--encoding level9Id: there are level3Id, "):
         draw_label_images(tmp_path, encoding="level9Id")
     with pytest.raises(InputError, match="is not a local folder"):
@@ -312,3 +313,50 @@ def children_of(pid: int) -> list[str]:
         if parent == str(pid):
             found.append(path.parent.name)
     return found
+
+
+def test_parse__a_coordinate_beyond_all_floats() -> None:
+    corner = {"label": "car", "polygon": [[1, 1], [10**400, 1], [float("inf"), float("nan")]]}
+    with pytest.raises(PolygonError, match=r"has a polygon that is no list of \[x, y\]"):
+        parse_annotation(annotation(corner))
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_labels__a_folder_in_an_images_place_is_that_files_failure(
+    tmp_path: Path, overwrite: bool
+) -> None:
+    car = {"label": "car", "polygon": SQUARE}
+    first, second = (write(tmp_path, name, annotation(car)) for name in "ab")
+    label_path(first, "level3Id").mkdir()
+    info = draw_label_images(tmp_path, workers=1, overwrite=overwrite)
+    assert (info.drawn, info.failed) == (1, 1)
+    assert info.failures == {
+        str(first): f"its label image {label_path(first, 'level3Id')} is there and cannot be read: "
+        "Is a directory"
+    }
+    assert label_path(second, "level3Id").is_file()
+
+
+def test_labels__links_to_folders_are_followed_once(tmp_path: Path) -> None:
+    write(tmp_path, "a", annotation({"label": "car", "polygon": SQUARE}))
+    (tmp_path / "gtFine/train/0/again").symlink_to(tmp_path / "gtFine/train")
+    elsewhere = tmp_path / "elsewhere" / "7"
+    elsewhere.mkdir(parents=True)
+    (elsewhere / "b_gtFine_polygons.json").write_text(json.dumps(annotation()))
+    (tmp_path / "gtFine/val").symlink_to(tmp_path / "elsewhere")
+    found = [str(path.relative_to(tmp_path)) for path in find_polygon_files(tmp_path)]
+    assert found == [
+        "gtFine/train/0/a_gtFine_polygons.json",
+        "gtFine/val/7/b_gtFine_polygons.json",
+    ]
+
+
+def test_labels__an_image_whose_record_is_lost_is_foreign_once_its_polygons_change(
+    tmp_path: Path,
+) -> None:
+    write(tmp_path, "a", annotation({"label": "car", "polygon": SQUARE}))
+    draw_label_images(tmp_path, workers=1)
+    (tmp_path / "gtFine/train/0/.dinoidd_labels").unlink()
+    write(tmp_path, "a", annotation({"label": "bus", "polygon": SQUARE}))
+    assert draw_label_images(tmp_path, workers=1).foreign == 1
+    assert draw_label_images(tmp_path, workers=1, overwrite=True).drawn == 1

@@ -1,7 +1,10 @@
 """`dinoidd predict`: a folder for each image, whole or not at all, wherever the image came from."""
 
+import os
 import shutil
-from collections.abc import Callable
+import signal
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +17,7 @@ from segment_runs import TABLE, save_model
 
 from dinoidd.cli import main, progress
 from dinoidd.errors import OutputError
-from dinoidd.prediction import segmentation
+from dinoidd.prediction import run, segmentation
 from dinoidd.prediction.naming import (
     FolderNames,
     digest,
@@ -445,3 +448,21 @@ def test_folder_names__both_taken(tmp_path: Path) -> None:
 )
 def test_owner_line__is_one_line_without_secrets(uri: str | None, line: str) -> None:
     assert owner_line("image", uri) == line.format(digest(uri or ""))
+
+
+def test_predict__a_terminated_one_keeps_its_index(predict, tmp_path, monkeypatch) -> None:
+    for number in range(3):
+        write(tmp_path / "in" / f"{number}.png")
+    images = run.predict_images
+
+    def terminated(*args: object) -> Iterator[run.Outcome]:
+        outcomes = images(*args)
+        yield next(outcomes)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)  # never slept through: the signal is an interruption
+
+    monkeypatch.setattr(run, "predict_images", terminated)
+    assert predict(tmp_path / "in")[0] == 130
+    assert (tmp_path / "out" / "index.csv").read_text() == (
+        f"image,folder\n{tmp_path}/in/0.png,0_segmentation\n"
+    )

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from ray_trainings import (
 
 from dinoidd.checkpoint.model import load_trained
 from dinoidd.errors import ClusterError, OutputError, TrainingError
+from dinoidd.segment.run_record import differences
 from dinoidd.storage import Store
 from dinoidd.train import driver
 from dinoidd.train.cache import KINDS, read_cache_record
@@ -118,7 +120,7 @@ def test_train__whole_network_with_augmentation(scenes: Path, tmp_path: Path) ->
         "trained": "all",
         "epochs": 2,
         "loss": LossConfig(kind="pixel", points=100),
-        "augmentation": AugmentationConfig(flip=True, scale=(0.5, 2.0), photometric=True),
+        "augmentation": AugmentationConfig(flip=True, scale=(0.5, 2.0), photometric=1.0),
     }
     train(small(scenes, tmp_path / "run", **settings))
     assert len(weights(tmp_path / "run")) > 100
@@ -184,6 +186,22 @@ def _torch() -> str:
     import torch
 
     return torch.__version__
+
+
+def test_cache__of_labels_that_were_drawn_anew_is_another(scenes: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(scenes, data)
+    config = small(data, tmp_path / "run", precision="float32")
+    before = make_plan(config).identity()
+    label = min((data / "gtFine" / "train").glob("*/*.png"))
+    label.write_bytes(max((data / "gtFine" / "train").glob("*/*.png"), key=_size).read_bytes())
+    after = make_plan(config).identity()
+    (told,) = differences(before, after)
+    assert told.startswith("training images was '12 ")
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size
 
 
 def test_cache__is_finished_without_doing_again_what_is_done(

@@ -55,7 +55,7 @@ def test_draw__image_and_label_stay_aligned() -> None:
 
 
 def test_draw__same_for_seed_frame_and_view_alone() -> None:
-    settings = {"flip": True, "scale": (0.5, 2.0), "photometric": True}
+    settings = {"flip": True, "scale": (0.5, 2.0), "photometric": 1.0}
     first = [augmentation(7, **settings).draw("a", view, SIZE) for view in range(6)]
     again = [augmentation(7, **settings).draw("a", view, SIZE) for view in reversed(range(6))]
     assert first == again[::-1]
@@ -116,7 +116,7 @@ def test_color_change__last_contrast_is_after_saturation() -> None:
 
 
 def test_draw__photometric_stays_in_its_ranges() -> None:
-    drawn = [augmentation(photometric=True).draw("a", view, SIZE)[1] for view in range(300)]
+    drawn = [augmentation(photometric=1.0).draw("a", view, SIZE)[1] for view in range(300)]
     for name, low, high, off in [
         ("brightness", -32, 32, 0),
         ("contrast", 0.5, 1.5, 1),

@@ -305,7 +305,7 @@ def rows(batches: list[ImageBatch]) -> list[tuple[str, int, bytes, bytes]]:
     ]
 
 
-AUGMENTED = AugmentationConfig(flip=True, scale=(0.5, 2.0), photometric=True)
+AUGMENTED = AugmentationConfig(flip=True, scale=(0.5, 2.0), photometric=1.0)
 
 
 @pytest.mark.parametrize("threads", [1, 3])

@@ -162,7 +162,9 @@ def polygon_set(root: Path) -> Path:
 
 def test_check__polygons_alone_are_official(tmp_path: Path) -> None:
     root = polygon_set(tmp_path)
-    assert check(root) == LabelCheck(encoding="official", sentence="labels are drawn from polygons")
+    found = check(root)
+    assert (found.encoding, found.sentence) == ("official", "labels are drawn from polygons")
+    assert found.pixels.total() == 7 * 256 * 256
     for path in root.glob("gtFine/val/0/*.json"):
         path.write_text('{"imgWidth": 64, "imgHeight": 36, "objects": []}')
     assert refusal(InputError, root).startswith(

@@ -5,6 +5,7 @@ import math
 import torch
 from training_runs import VOID
 
+from dinoidd.training.config import LossConfig
 from dinoidd.training.pixel_loss import PixelCriterion, PointValues
 
 FLOOR = 1e-3
@@ -34,16 +35,29 @@ def drawn(layers: int = 2) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
 def test_pixel_loss__plain_formula() -> None:
     logits, inside, labels = drawn()
     values = PointValues(inside, torch.tensor(labels, dtype=torch.uint8))
-    total_B, parts = PixelCriterion(3).losses(logits, [values])
+    total_B, parts = PixelCriterion(LossConfig(kind="pixel"), 3).losses(logits, [values])
     first, last = (plain(logits[0, i], inside[i], labels) for i in range(2))
     torch.testing.assert_close(total_B, torch.tensor([0.5 * first + last]))
     assert list(parts) == ["pixel"]
 
 
+def test_pixel_loss__points_weigh_as_their_classes() -> None:
+    logits, inside, labels = drawn(layers=1)
+    values = PointValues(inside, torch.tensor(labels, dtype=torch.uint8))
+    loss = LossConfig(kind="pixel", class_weights=(1.0, 1.0, 3.0))
+    total_B, _ = PixelCriterion(loss, 3).losses(logits, [values])
+    often = [k for k in labels for _ in range(3 if k == 2 else 1)]
+    points = [i for i, k in enumerate(labels) for _ in range(3 if k == 2 else 1)]
+    expected = plain(logits[0, 0], inside[0][:, points], often)
+    torch.testing.assert_close(total_B, torch.tensor([expected]))
+
+
 def test_pixel_loss__nothing_labelled() -> None:
     logits, inside, _ = drawn()
     values = PointValues(inside, torch.full((6,), VOID, dtype=torch.uint8))
-    total_B, _ = PixelCriterion(3).losses(logits.requires_grad_(), [values])
+    total_B, _ = PixelCriterion(LossConfig(kind="pixel"), 3).losses(
+        logits.requires_grad_(), [values]
+    )
     assert total_B.tolist() == [0.0]
     total_B.sum().backward()  # every worker brings a gradient, be it 0
 
@@ -52,5 +66,5 @@ def test_pixel_loss__no_object_everywhere_is_no_way_out() -> None:
     logits, inside, labels = drawn(layers=1)
     logits[..., -1] = 40.0
     values = PointValues(inside, torch.tensor(labels, dtype=torch.uint8))
-    total_B, _ = PixelCriterion(3).losses(logits, [values])
+    total_B, _ = PixelCriterion(LossConfig(kind="pixel"), 3).losses(logits, [values])
     torch.testing.assert_close(total_B, torch.tensor([math.log(3)]), rtol=1e-3, atol=0)

@@ -113,12 +113,12 @@ def test_recipe_file__starts_from_a_named_one(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(
         'recipe = "tiny"\nepochs = 7\npatience = "none"\n'
-        "[augmentation]\nscale = [1, 2]\nphotometric = true\n"
+        "[augmentation]\nscale = [1, 2]\nphotometric = 1.0\n"
     )
     config = resolve(str(path), **PLACES)
     expected = resolve(
         "tiny",
-        ["augmentation.scale=1,2", "augmentation.photometric=true", "patience=none"],
+        ["augmentation.scale=1,2", "augmentation.photometric=1", "patience=none"],
         epochs=7,
         **PLACES,
     )

@@ -62,20 +62,13 @@ def run(args: argparse.Namespace) -> int:
     if not reader.finished:
         print(reader.progress_note(), file=sys.stderr)
     with Progress(0, "exported", "masks") as progress:
-
-        def started(total: int) -> Progress:
-            progress.total = total
-            if progress.bar is not None:
-                progress.bar.reset(total)
-            return progress
-
         result = export(
             reader,
             args.to,
             format=args.format,
             where=args.where,
             workers=args.workers,
-            started=started,
+            started=lambda total: lambda done: progress.of(done, total),
         )
     print(json.dumps(asdict(result)) if args.json else summary(result))
     return 0 if result.complete else 1

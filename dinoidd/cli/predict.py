@@ -10,6 +10,9 @@ from dinoidd.cli.options import add_base_option, add_storage_options, storage_op
 from dinoidd.errors import ConfigError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dinoidd.prediction.run import Listing
     from dinoidd.segmenter import Segmenter
 
 EPILOG = """\
@@ -62,10 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
-    from dinoidd.cli.progress import Progress
-    from dinoidd.prediction.index import FolderIndex
-    from dinoidd.prediction.run import list_arguments, predict_images
-    from dinoidd.storage import shown
+    from dinoidd.prediction.run import list_arguments
 
     if "://" in args.output:
         raise ConfigError(
@@ -73,6 +73,23 @@ def run(args: argparse.Namespace) -> int:
         )
     output = Path(args.output).expanduser()
     listing = list_arguments(args.images, output, storage_options(args))
+    errors = _predict(args, listing, output)
+    print(_summary(len(listing.images), errors, output))
+    if listing.problems:
+        print(f"{len(listing.problems):,} of {len(args.images):,} arguments gave no image")
+    if args.preset:
+        print("the weights are random: the masks show that it runs, and mean nothing")
+    return 1 if errors or listing.problems else 0
+
+
+def _predict(args: argparse.Namespace, listing: "Listing", output: "Path") -> Counter[str]:
+    """Write the folders and the index, whoever ends it; the errors by kind."""
+    from dinoidd.cli.progress import Progress
+    from dinoidd.interruption import terminated_as_interrupted
+    from dinoidd.prediction.index import FolderIndex
+    from dinoidd.prediction.run import predict_images
+    from dinoidd.storage import shown
+
     index = FolderIndex(output)
     for problem in listing.problems:
         print(problem, file=sys.stderr)
@@ -80,7 +97,8 @@ def run(args: argparse.Namespace) -> int:
         print(f"left out {listing.left_out:,} images inside {output}", file=sys.stderr)
     segmenter = _segmenter(args)
     errors: Counter[str] = Counter()
-    with Progress(len(listing.images), "segmented", "images") as progress, closing(index):
+    progress = Progress(len(listing.images), "segmented", "images")
+    with terminated_as_interrupted(), closing(index), progress:
         for done, outcome in enumerate(predict_images(segmenter, listing.images, output), 1):
             if outcome.folder is not None:
                 index.add(outcome.uri, outcome.folder)
@@ -88,12 +106,7 @@ def run(args: argparse.Namespace) -> int:
                 errors[outcome.error_kind] += 1
                 progress.say(f"{shown(outcome.uri)}: {outcome.error_kind}: {outcome.error}")
             progress(done)
-    print(_summary(len(listing.images), errors, output))
-    if listing.problems:
-        print(f"{len(listing.problems):,} of {len(args.images):,} arguments gave no image")
-    if args.preset:
-        print("the weights are random: the masks show that it runs, and mean nothing")
-    return 1 if errors or listing.problems else 0
+    return errors
 
 
 def _segmenter(args: argparse.Namespace) -> "Segmenter":

@@ -4,11 +4,12 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from zlib import crc32
 
 from dinoidd.classes import BUILT_IN, ClassTable
 from dinoidd.data.listing import IMAGE_SUFFIXES, suffix_of
 from dinoidd.errors import ConfigError, InputError
-from dinoidd.storage import DEFAULT_OPTIONS, StorageOptions, Store, shown
+from dinoidd.storage import DEFAULT_OPTIONS, ObjectInfo, StorageOptions, Store, shown
 
 # KIND of the label images NAME_gtFine_KIND.png that hold a class table's raw values, by table.
 LABEL_KINDS = {
@@ -38,6 +39,9 @@ class Frame:
     image: str | None = None
     label: str | None = None
     polygons: str | None = None
+    stamp: int = field(
+        default=0, compare=False
+    )  # of its files' sizes and ETags: other files, another one
 
     @property
     def split(self) -> str:
@@ -52,13 +56,14 @@ class Frames:
     other: Counter[str] = field(default_factory=Counter)  # by what their names end in
     doubles: list[str] = field(default_factory=list)  # a second file for the same thing
 
-    def add(self, kind: str, key: str, uri: str) -> None:
+    def add(self, kind: str, key: str, file: ObjectInfo) -> None:
         """Note a frame's `image`, `label` or `polygons`."""
         frame = self.frames.setdefault(key, Frame(key=key))
         if getattr(frame, kind) is not None:
-            self.doubles.append(uri)
+            self.doubles.append(file.uri)
             return
-        setattr(frame, kind, uri)
+        setattr(frame, kind, file.uri)
+        frame.stamp ^= crc32(f"{kind} {file.size} {file.etag}".encode())
 
 
 Role = tuple[str, str] | None  # what a file is of its frame, and the frame's key
@@ -80,12 +85,12 @@ def find_frames(
     store = Store.open(root, options)
     found = Frames()
     for folder, role_of in _layout(store, suffixes or label_suffixes("idd")):
-        for path, uri in _files(folder):
+        for path, info in _files(folder):
             role = role_of(path)
             if role is None:
                 found.other[_ending(path)] += 1
             else:
-                found.add(*role, uri)
+                found.add(*role, info)
     if not found.frames:
         raise InputError(f"{shown(store.uri)} holds no frames; known layouts are {LAYOUTS}")
     found.frames = dict(sorted(found.frames.items()))
@@ -166,13 +171,13 @@ def _layout(
         raise InputError(f"there is no folder {shown(store.uri)}: check the spelling")
 
 
-def _files(folder: Store) -> Iterator[tuple[str, str]]:
-    """Paths below the folder, and URIs; hidden files and folders are left out."""
+def _files(folder: Store) -> Iterator[tuple[str, ObjectInfo]]:
+    """Paths below the folder, and what is listed of them; hidden files and folders are left out."""
     base = len(folder.uri.rstrip("/")) + 1
     for info in folder.walk():
         path = info.uri[base:]
         if not path.startswith(".") and "/." not in path:
-            yield path, info.uri
+            yield path, info
 
 
 def _left_image(path: str) -> Role:

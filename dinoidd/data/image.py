@@ -23,7 +23,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_SWAPPING = tuple(_TURNS[i] for i in (5, 6, 7, 8))  # width and height
+_SWAPPING = (5, 6, 7, 8)  # orientations that swap width and height
 # Formats that end in a fixed mark, and TIFF, whose directory may lie anywhere.
 _ENDS = {b"\xff\xd8\xff": b"\xff\xd9", b"\x89PNG\r\n\x1a\n": b"IEND\xaeB`\x82"}
 _TIFF_ORDERS: dict[bytes, Literal["little", "big"]] = {b"II*\0": "little", b"MM\0*": "big"}
@@ -149,7 +149,7 @@ def _orientation(image: Image.Image) -> int:
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
     """Width and height after EXIF orientation, of an image whose header alone was read."""
-    turned = _TURNS.get(_orientation(image)) in _SWAPPING
+    turned = _orientation(image) in _SWAPPING
     return (image.height, image.width) if turned else image.size
 
 

@@ -113,7 +113,9 @@ def draw_label_images(
         if progress:
             progress(result)
     if not info.files:
-        raise InputError(f"{source / FOLDER} has no polygon files (names end in '{POLYGONS_SUFFIX}')")
+        raise InputError(
+            f"{source / FOLDER} has no polygon files (names end in '{POLYGONS_SUFFIX}')"
+        )
     info.seconds = round(time.monotonic() - start, 3)
     return info
 

@@ -5,7 +5,7 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 from dinoidd.evaluation.comparison import BETTER, UNITS_NEEDED, WORSE, verdict_text
-from dinoidd.output.draw import EMPTY, GREY, INK, MARGIN, PAPER
+from dinoidd.output.draw import EMPTY, GREY, INK, MARGIN, PAPER, shortened
 
 _TITLE, _TEXT = 34, 20  # font sizes
 _ROW, _CHART, _NUMBERS = 34, 900, 110  # height of a row, widths of the bars and of the numbers
@@ -27,7 +27,8 @@ def draw_comparison(comparison: dict[str, Any]) -> Image.Image:
     page = Image.new("RGB", size, PAPER)
     draw = ImageDraw.Draw(page)
     draw.text((MARGIN, MARGIN), "Change of IoU", INK, _font(_TITLE), stroke_width=0.5)
-    draw.text((MARGIN, MARGIN + _TITLE + 8), _subtitle(comparison), GREY, font)
+    subtitle = shortened(_subtitle(comparison), font, page.width - 2 * MARGIN)
+    draw.text((MARGIN, MARGIN + _TITLE + 8), subtitle, GREY, font)
     span = max([0.001, *(abs(v) for row in rows for v in (row["difference"], *_ends(row)))])
     for index, row in enumerate(rows):
         y = top + index * _ROW

@@ -96,4 +96,3 @@ def _counted(
         options=config.options,
     )
     return runner(counting, in_batches(pairing.pairs, predictions))
-

@@ -32,4 +32,3 @@ def frame_of(uri: str, root: str = "") -> Frame:
     while (shorter := _SUFFIX.sub("", name)) != name:
         name = shorter
     return Frame(folders.strip("/"), name)
-

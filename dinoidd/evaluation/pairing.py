@@ -149,7 +149,7 @@ def _nothing_fits(truth: LabelFiles, found: Pairing, uri: str, wanted: str | Non
         )
     also = f"; {others.total():,} are of other splits: {names}" if others else ""
     return (
-        f"no frame has a label in {truth.root} ({len(truth.uris):,} frames, such as {ours}) and one "
+        f"no frame has a label in {truth.root} ({len(truth.uris):,} frames, such as {ours}) and a "
         f"prediction in {uri} ({len(left):,}, such as {left[0] if left else 'none'}{also}): frames are "
         "matched by DRIVE/NAME, check that both folders are of the same split"
     )

@@ -96,17 +96,7 @@ def export(
         )
         writer = _Export(FORMATS[format](context), names, started(len(selection.ids)))
         writer.write(run, selection, workers or 2 * (os.cpu_count() or 1))
-    result = Exported(
-        format=format,
-        to=folder.uri,
-        exported=writer.exported,
-        not_matching=selection.not_matching,
-        errors=selection.errors,
-        damaged_masks=dict(writer.damaged),
-        left_out=dict(writer.left_out),
-        without_image=dict(writer.format.missing_originals - writer.left_out),
-        notes=writer.format.notes,
-    )
+    result = writer.result(format, selection)
     folder.finish(asdict(result))
     return result
 
@@ -133,6 +123,20 @@ class _Export:
                 self._progress(done)
         self.format.finish()
         context.folder.upload(path, INDEX)
+
+    def result(self, format: str, selection: Selection) -> Exported:
+        """What was written, and what was not."""
+        return Exported(
+            format=format,
+            to=self.format.context.folder.uri,
+            exported=self.exported,
+            not_matching=selection.not_matching,
+            errors=selection.errors,
+            damaged_masks=dict(self.damaged),
+            left_out=dict(self.left_out),
+            without_image=dict(self.format.missing_originals - self.left_out),
+            notes=self.format.notes,
+        )
 
     def _items(self, run: RunReader, selection: Selection) -> Iterator[Item]:
         for row in read_rows(run, selection.ids, self.format.columns):

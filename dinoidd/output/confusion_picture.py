@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from dinoidd.classes import ClassTable
-from dinoidd.output.draw import EMPTY, GREY, INK, MARGIN, PAPER, VOID
+from dinoidd.output.draw import EMPTY, GREY, INK, MARGIN, PAPER, VOID, shortened
 
 _TITLE, _TEXT, _AXIS = 34, 18, 20  # font sizes
 _CELL, _SMALL_CELL, _MANY = 46, 18, 40  # more classes than _MANY get small cells without numbers
@@ -48,10 +48,11 @@ def draw_confusion(matrix: np.ndarray, table: ClassTable, title: str, subtitle: 
     top = MARGIN + 2 * _TITLE + 2 * _AXIS + room
     grid = _Grid(MARGIN + _AXIS + _GAP + room, top, cell, len(table), len(names))
     width, height = grid.size
-    texts = max(_font(_TITLE).getlength(title), _font(_AXIS).getlength(subtitle))
-    page = Image.new("RGB", (max(width, int(texts) + 2 * MARGIN), height), PAPER)
+    width = max(width, int(_font(_TITLE).getlength(title)) + 2 * MARGIN)
+    page = Image.new("RGB", (width, height), PAPER)
     draw = ImageDraw.Draw(page)
     draw.text((MARGIN, MARGIN), title, INK, _font(_TITLE), stroke_width=0.5)
+    subtitle = shortened(subtitle, _font(_AXIS), width - 2 * MARGIN)
     draw.text((MARGIN, MARGIN + _TITLE + _GAP), subtitle, GREY, _font(_AXIS))
     _draw_axes(page, grid, room)
     _draw_names(page, grid, names, table, text)

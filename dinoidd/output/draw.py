@@ -78,9 +78,9 @@ def draw_report(
     height = below + _legend_height(legend, layout.width) + MARGIN
     page = Image.new("RGB", (layout.width + 2 * MARGIN, height), PAPER)
     draw = ImageDraw.Draw(page)
-    title = _shortened(title, _font(_TITLE), layout.width)
+    title = shortened(title, _font(_TITLE), layout.width)
     draw.text((MARGIN, MARGIN), title, INK, _font(_TITLE), stroke_width=0.6)
-    subtitle = _shortened(subtitle, _font(_SUBTITLE), layout.width)
+    subtitle = shortened(subtitle, _font(_SUBTITLE), layout.width)
     draw.text((MARGIN, MARGIN + _height(_TITLE)), subtitle, GREY, _font(_SUBTITLE))
     for index, cell in enumerate(cells):
         x, y = layout.corner(index)
@@ -103,7 +103,7 @@ def _draw_cell(
     detail = cell.detail
     if font.getlength(detail) > room / 2:
         detail = detail.rpartition(" ")[2]
-    caption = _shortened(cell.caption, font, room - font.getlength(detail))
+    caption = shortened(cell.caption, font, room - font.getlength(detail))
     draw.text((x, y), caption, INK, font)
     draw.text((x + layout.cell[0], y), detail, GREY, font, anchor="ra")
 
@@ -161,7 +161,7 @@ def _draw_share(draw: ImageDraw.ImageDraw, entry: Share, at: tuple[int, int], wi
     (x, y), font = at, _font(_TEXT)
     draw.rectangle((x, y + 3, x + _TEXT - 1, y + _TEXT + 2), entry.color)
     share = "<0.1 %" if entry.share < 0.001 else f"{100 * entry.share:.1f} %"
-    name = _shortened(entry.name, font, width - _TEXT - 120)
+    name = shortened(entry.name, font, width - _TEXT - 120)
     draw.text((x + _TEXT + 12, y), name, INK, font)
     draw.text((x + _TEXT + 22 + font.getlength(name), y), share, GREY, font)
 
@@ -191,7 +191,7 @@ def _start(text: str, font: Font, width: float) -> str:
     return text[: _most(len(text), lambda n: font.getlength(text[:n]) <= width)]
 
 
-def _shortened(text: str, font: Font, width: float) -> str:
+def shortened(text: str, font: Font, width: float) -> str:
     """The text, without as much of its middle as does not fit."""
 
     def without_middle(kept: int) -> str:

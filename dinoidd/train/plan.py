@@ -14,6 +14,7 @@ from dinoidd.models import SegmenterConfig, preset
 from dinoidd.models.config import resized
 from dinoidd.storage import StorageOptions, Store, normalise, shown
 from dinoidd.training.augmentation import Augmentation
+from dinoidd.training.class_weights import weighted
 from dinoidd.training.config import TrainConfig
 from dinoidd.training.label_check import check_labels
 from dinoidd.training.reading import ExampleReader
@@ -93,8 +94,9 @@ def make_plan(config: TrainConfig) -> Plan:
     logger.info(
         f"{len(samples.train):,} training and {len(samples.val):,} validation images; {check.sentence}"
     )
+    loss = weighted(config.loss, check.pixels, len(table))
     return Plan(
-        config=replace(config, image_size=config.image_size or model.image_size),
+        config=replace(config, image_size=config.image_size or model.image_size, loss=loss),
         table=table,
         model=model,
         weights=weights,

@@ -1,9 +1,11 @@
 """Many trainings of a classifier over one cache: learning rates, losses, decays."""
 
 import hashlib
+import io
 import itertools
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from typing import Any
@@ -173,7 +175,8 @@ def _run(
                 verbose=0,
             ),
         )
-    results = tuner.fit()
+    with redirect_stdout(io.StringIO()):  # a banner, which no setting of Ray Tune turns off
+        results = tuner.fit()
     if results.errors:
         error = results.errors[0]
         raise DinoiddError(sentence_in(error) or f"a trial failed: {error}") from error

@@ -11,7 +11,7 @@ from dinoidd.training.config import AugmentationConfig
 MEAN_COLOR = (124, 116, 104)  # of web images; it fills what a shrunken image leaves of the square
 # Ranges of the photometric distortion: those of SSD (arXiv 1512.02325), which Mask2Former trains with.
 _BRIGHTNESS = 32.0  # of 255, either way
-_FACTORS = (0.5, 1.5)  # of contrast and saturation
+_FACTOR = 0.5  # of contrast and saturation, either way of 1
 _HUE = 18.0  # degrees, either way
 _LEVELS = np.arange(256, dtype=np.float64)
 
@@ -83,7 +83,8 @@ class Augmentation:
         flip = bool(generator.random() < 0.5) and self.config.flip
         scale = generator.uniform(*self.config.scale)
         geometry = _scaled(size, scale, *generator.random(2), flip=flip)
-        return geometry, _color_change(generator) if self.config.photometric else ColorChange()
+        strength = self.config.photometric
+        return geometry, _color_change(generator, strength) if strength else ColorChange()
 
 
 def _scaled(size: int, scale: float, across: float, down: float, *, flip: bool) -> Geometry:
@@ -100,17 +101,16 @@ def _scaled(size: int, scale: float, across: float, down: float, *, flip: bool) 
     )
 
 
-def _color_change(generator: np.random.Generator) -> ColorChange:
+def _color_change(generator: np.random.Generator, strength: float) -> ColorChange:
     """Each distortion half of the time."""
     brightness, contrast, saturation, hue, last = generator.random(5) < 0.5
-    b, c, s, h = generator.random(4)
-    low, high = _FACTORS
+    b, c, s, h = (strength * generator.uniform(-1, 1, 4)).tolist()
     return ColorChange(
-        brightness=(2 * b - 1) * _BRIGHTNESS if brightness else 0.0,
-        contrast=low + (high - low) * c if contrast else 1.0,
+        brightness=b * _BRIGHTNESS if brightness else 0.0,
+        contrast=1 + c * _FACTOR if contrast else 1.0,
         contrast_last=bool(last),
-        saturation=low + (high - low) * s if saturation else 1.0,
-        hue=(2 * h - 1) * _HUE if hue else 0.0,
+        saturation=1 + s * _FACTOR if saturation else 1.0,
+        hue=h * _HUE if hue else 0.0,
     )
 
 

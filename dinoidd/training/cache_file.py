@@ -117,9 +117,10 @@ class CacheFile:
         shape = self._value(name + _SHAPE, row).as_py()
         if shape is None:
             return None
+        _, offsets, data = self._rows.column(name).buffers()  # a scalar would be a copy
+        start = int(np.frombuffer(offsets, np.int64)[row])
         count = int(np.prod(shape, dtype=np.int64))
-        data = self._value(name, row).as_buffer()
-        return np.frombuffer(data, self._dtypes[name], count).reshape(shape)
+        return np.frombuffer(data, self._dtypes[name], count, start).reshape(shape)
 
     def _value(self, name: str, row: int) -> Any:
         return self._rows.column(name)[row]

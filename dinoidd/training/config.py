@@ -21,6 +21,8 @@ class LossConfig:
     mask_weight: float = 5.0  # of the binary cross-entropy
     dice_weight: float = 5.0
     no_object_weight: float = 0.1  # of an unmatched query's class, against a matched one's
+    class_balance: float = 0.0  # a class weighs its share of the labelled pixels ** -class_balance
+    class_weights: tuple[float, ...] | None = None  # one a class; None: as class_balance says
     points: int = 12_544  # sampled of each image: 112 x 112
     oversample: float = 3.0  # candidates for each point of the loss
     uncertain_share: float = 0.75  # of the points, taken where the mask is least certain
@@ -47,11 +49,11 @@ class AugmentationConfig:
 
     flip: bool = False  # half of the images
     scale: tuple[float, float] = (1.0, 1.0)  # of the square, before a crop or padding with void
-    photometric: bool = False  # brightness, contrast, saturation, hue
+    photometric: float = 0.0  # of brightness, contrast, saturation, hue; 1: as strong as in SSD
 
     @property
     def enabled(self) -> bool:
-        return self.flip or self.photometric or self.scale != (1.0, 1.0)
+        return self.flip or self.photometric > 0 or self.scale != (1.0, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +136,8 @@ class TrainConfig:
         yield from self._cache_problems()
         yield from _loss_problems(self.loss)
         yield from _optimizer_problems(self.optimizer)
+        if not 0 <= (strength := self.augmentation.photometric) <= 1:
+            yield f"augmentation.photometric={strength}: a strength from 0 to 1 is needed"
         low, high = self.augmentation.scale
         if not 0 < low <= high:
             yield f"augmentation.scale={low},{high}: two positive factors, the smaller one first"
@@ -180,6 +184,10 @@ def _loss_problems(loss: LossConfig) -> Iterator[str]:
     for name in ("class_weight", "mask_weight", "dice_weight", "no_object_weight"):
         if (value := getattr(loss, name)) < 0:
             yield f"loss.{name}={value}: not below 0"
+    if not 0 <= loss.class_balance <= 1:
+        yield f"loss.class_balance={loss.class_balance}: an exponent from 0 to 1 is needed"
+    if loss.class_weights is not None and min(loss.class_weights, default=0.0) <= 0:
+        yield f"loss.class_weights={loss.class_weights}: each has to be more than 0"
     if loss.points < 1:
         yield f"loss.points={loss.points}: at least 1 is needed"
     if loss.oversample < 1:

@@ -147,8 +147,8 @@ class SetCriterion:
     def _class_losses(self, logits_BLQK1: Tensor, wanted_BLQ: np.ndarray) -> Tensor:
         """Weighted cross-entropy [B]: the mean over queries of each layer, summed over layers."""
         wanted = torch.from_numpy(wanted_BLQ).to(logits_BLQK1.device)
-        weights = logits_BLQK1.new_ones(self._classes + 1)
-        weights[-1] = self._config.no_object_weight
+        of_classes = self._config.class_weights or (1.0,) * self._classes
+        weights = logits_BLQK1.new_tensor([*of_classes, self._config.no_object_weight])
         losses = F.cross_entropy(logits_BLQK1.flatten(0, 2), wanted.flatten(), reduction="none")
         weights_BLQ = weights[wanted]
         sums_BL = (losses.view(wanted.shape) * weights_BLQ).sum(-1)

@@ -1,5 +1,6 @@
 """Whether the labels are what the configuration takes them for, told before anything is trained."""
 
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ class LabelCheck:
 
     encoding: str  # how label images are read, one of `encodings_of(table)`
     sentence: str  # what was seen, for the log
+    pixels: Counter[int]  # of each class in the labels that were looked at
 
 
 def check_labels(config: TrainConfig, table: ClassTable, samples: Samples) -> LabelCheck:
@@ -47,9 +49,12 @@ def check_labels(config: TrainConfig, table: ClassTable, samples: Samples) -> La
         )
     }
     encoding, sentence = _encoding(config.encoding, table, splits)
+    pixels: Counter[int] = Counter()
     for name, tally in splits.items():
-        _refuse(name, tally, tally.classes.get(encoding, Classes()), table)
-    return LabelCheck(encoding=encoding, sentence=sentence)
+        classes = tally.classes.get(encoding, Classes())
+        _refuse(name, tally, classes, table)
+        pixels.update(classes.pixels)
+    return LabelCheck(encoding=encoding, sentence=sentence, pixels=pixels)
 
 
 class _Counter:

@@ -43,4 +43,4 @@ def make_criterion(config: TrainConfig, classes: int) -> Criterion:
     """The configuration's loss for that many classes."""
     if config.loss.kind == "set":
         return SetCriterion(config.loss, classes)
-    return PixelCriterion(classes)
+    return PixelCriterion(config.loss, classes)

@@ -12,12 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dinoidd.training.config import LossConfig
 from dinoidd.training.mask_costs import sample
 from dinoidd.training.observation import Observation
 from dinoidd.training.points import Points
 from dinoidd.training.targets import Targets
 
 _FLOOR = 1e-3  # added to every score
+_LEAST_WEIGHT = 1e-12  # where no point is labelled
 _EARLIER = 0.5  # weight of the layers before the last one
 
 
@@ -31,8 +33,9 @@ class PointValues(NamedTuple):
 class PixelCriterion:
     """See `dinoidd.training.losses.Criterion`."""
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, config: LossConfig, classes: int) -> None:
         self._classes = classes
+        self._weights_K = torch.tensor(config.class_weights or (1.0,) * classes)
 
     def sample(self, masks: list[Tensor], labels_SS: Tensor, points: Points) -> PointValues:
         inside = [sample(m, points.matching_P2).sigmoid() for m in masks]
@@ -62,15 +65,16 @@ class PixelCriterion:
         return total_B, {"pixel": total_B.detach()}
 
     def _loss(self, chances_LQK: Tensor, values: PointValues) -> Tensor:
-        """The mean over the labelled points, summed over layers by weight; 0 where none is labelled."""
+        """The weighted mean over labelled points, summed over layers; 0 where none is labelled."""
         device = chances_LQK.device
         inside_LQP, labels_P = (tensor.to(device) for tensor in values)
         scores_LKP = chances_LQK.transpose(1, 2) @ inside_LQP.float() + _FLOOR
         labelled_P = labels_P < self._classes
         index_P = labels_P.long().clamp(max=self._classes - 1)
         right_LP = scores_LKP.gather(1, index_P.expand(len(scores_LKP), 1, -1))[:, 0]
-        costs_LP = (scores_LKP.sum(1).log() - right_LP.log()) * labelled_P
-        costs_L = costs_LP.sum(1) / labelled_P.sum().clamp(min=1)
+        weights_P = self._weights_K.to(device)[index_P] * labelled_P
+        costs_LP = (scores_LKP.sum(1).log() - right_LP.log()) * weights_P
+        costs_L = costs_LP.sum(1) / weights_P.sum().clamp(min=_LEAST_WEIGHT)
         return costs_L[-1] + _EARLIER * costs_L[:-1].sum()
 
 

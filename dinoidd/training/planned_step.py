@@ -129,7 +129,7 @@ def _loss(model: Segmenter, config: TrainConfig) -> Tensor:
             )
             for masks, labels_SS in zip(images, labels_BSS, strict=True)
         ]
-        return PixelCriterion(model.config.classes).losses(logits, values)[0].sum()
+        return PixelCriterion(config.loss, model.config.classes).losses(logits, values)[0].sum()
     losses = [
         _mask_loss(masks, _EveryClass(labels_SS, model.config.classes), points, config)
         for masks, labels_SS in zip(images, labels_BSS, strict=True)

@@ -39,6 +39,7 @@ _IDD: Layer = {
 # For two cores and a few minutes: a network of 0.5 M numbers, trained whole from random ones.
 _TINY: Layer = {
     "preset": "tiny",
+    "image_size": 192,
     "trained": "all",
     "epochs": 60,
     "batch_size": 4,
@@ -47,6 +48,7 @@ _TINY: Layer = {
     "use_gpu": False,
     "loss.kind": "pixel",
     "loss.deep_supervision": True,
+    "loss.class_balance": 0.25,
     "optimizer.learning_rate": 3e-3,
     "optimizer.betas": [0.9, 0.99],
     "optimizer.adapter_rate": 1.0,

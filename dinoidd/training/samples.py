@@ -1,7 +1,7 @@
 """What there is to learn from: the frames of the training and validation split that have a label."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dinoidd.classes import BUILT_IN, ClassTable
 from dinoidd.data.frames import Frame, find_frames, label_suffixes
@@ -27,6 +27,7 @@ class Sample:
     image: str
     label: str  # a label image, or IDD's polygons
     drawn: bool = False  # whether the label is polygons, which are drawn in memory
+    stamp: int = field(default=0, compare=False)  # of the files' sizes and ETags
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,9 +95,15 @@ def _sample(frame: Frame, table: ClassTable) -> Sample | None:
     """The frame with its label image, else with its polygons, if they can be drawn for the table."""
     assert frame.image is not None
     if frame.label is not None:
-        return Sample(key=frame.key, image=frame.image, label=frame.label)
+        return Sample(key=frame.key, image=frame.image, label=frame.label, stamp=frame.stamp)
     if frame.polygons is not None and polygon_encoding(table) is not None:
-        return Sample(key=frame.key, image=frame.image, label=frame.polygons, drawn=True)
+        return Sample(
+            key=frame.key,
+            image=frame.image,
+            label=frame.polygons,
+            drawn=True,
+            stamp=frame.stamp,
+        )
     return None
 
 

@@ -20,6 +20,7 @@ _WORDS = {
     float: "a number",
     bool: "true or false",
     tuple[float, float]: "two numbers like 0.5,2",
+    tuple[float, ...]: "numbers like 1,0.5,2",
 }
 
 
@@ -160,13 +161,19 @@ def _checked(name: str, value: Plain, kind: Any) -> Any:
     if kind is float and _is_number(value):
         return float(value)  # type: ignore[arg-type]  # a number
     if get_origin(kind) is tuple:
-        if isinstance(value, list) and len(value) == 2 and all(map(_is_number, value)):
+        if isinstance(value, list) and _fits(value, kind) and all(map(_is_number, value)):
             return tuple(map(float, value))
     elif kind is not float and type(value) is kind:
         return value
     none = f" or {NOTHING}" if optional else ""
     shown = ",".join(map(str, value)) if isinstance(value, list) else value
     raise ConfigError(f"{name}={shown}: expected {_WORDS[kind]}{none}")
+
+
+def _fits(value: list, kind: Any) -> bool:
+    """Whether a list is as long as the tuple type wants it."""
+    parts = get_args(kind)
+    return Ellipsis in parts or len(value) == len(parts)
 
 
 def _is_number(value: object) -> bool:
