@@ -1,4 +1,4 @@
-# make demo   segment generated street scenes on this machine, and look at the result
+# make demo   train a tiny model on generated street scenes, segment others with it, and look at the result
 # make test   run the tests (make test-slow: the slow ones too)
 # make lint   ruff and mypy
 PYTHON ?= python3
@@ -10,10 +10,13 @@ PIP = $(BIN)/pip install --quiet --disable-pip-version-check --constraint constr
 .PHONY: demo test test-slow lint format clean
 
 demo: $(VENV)/installed
-	$(BIN)/dinoidd data generate --output $(DEMO)/scenes --images 60
-	$(BIN)/dinoidd segment --input $(DEMO)/scenes/leftImg8bit --output $(DEMO)/out --preset tiny --restart
+	$(BIN)/dinoidd data generate --output $(DEMO)/scenes --images 400 --splits train=0.9,val=0.1
+	$(BIN)/dinoidd train --data $(DEMO)/scenes --recipe tiny --epochs 8 --output $(DEMO)/training
+	$(BIN)/dinoidd segment --input $(DEMO)/scenes/leftImg8bit/val --output $(DEMO)/out \
+		--checkpoint $(DEMO)/training/best.safetensors --restart
 	$(BIN)/dinoidd verify $(DEMO)/out --all
 	$(BIN)/dinoidd query $(DEMO)/out "SELECT status, count(*) AS images, round(avg(confidence), 3) AS confidence, round(avg(fraction.road), 3) AS road FROM images GROUP BY status"
+	$(BIN)/dinoidd evaluate --data $(DEMO)/scenes --split val --predictions $(DEMO)/out --resolution native
 	$(BIN)/dinoidd show $(DEMO)/out --grid 3x3 --to $(DEMO)/masks.png
 
 test: $(VENV)/installed-dev

@@ -125,7 +125,9 @@ def test_evaluate__two_labels_of_a_frame(small: SmallSet) -> None:
 def test_evaluate__folders_above_are_no_split(small: SmallSet) -> None:
     (small.root / "test").mkdir()
     (small.root / "gtFine").rename(small.root / "test" / "gtFine")
-    where = ("--ground-truth", small.root / "test/gtFine", "--predictions", small.pred)
+    (small.root / "both").mkdir()
+    small.pred.rename(small.root / "both" / "val")
+    where = ("--ground-truth", small.root / "test/gtFine", "--predictions", small.root / "both")
     assert run(*where, to=small.root)["frames"]["evaluated"] == 6
 
 

@@ -14,9 +14,9 @@ README = (Path(__file__).parent.parent / "README.md").read_text()
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 SHELL = "\n".join(re.findall(r"```bash\n(.*?)```", README, re.DOTALL)).replace("\\\n", " ")
 COMMANDS = [
-    line.replace("python jobs/segment.py", "dinoidd segment").split("-- ")[-1].split(" # ")[0]
+    re.sub(r"python jobs/(\w+).py", r"dinoidd \1", line).split("-- ")[-1].split(" # ")[0]
     for line in SHELL.splitlines()
-    if "dinoidd " in line or "jobs/segment.py" in line
+    if "dinoidd " in line or "python jobs/" in line
 ]
 
 
@@ -54,5 +54,6 @@ def test_readme__has_every_library_and_the_main_commands() -> None:
 
     assert words >= {"duckdb", "pandas", "polars", "io", "datasets"}
     assert {shlex.split(c)[1] for c in COMMANDS} >= {
-        *("data", "segment", "verify", "query", "show", "convert", "parity")
+        *("data", "segment", "verify", "query", "show", "convert", "parity"),
+        *("train", "sweep", "plan", "evaluate", "predict"),
     }

@@ -96,7 +96,7 @@ def _begin(plan: Plan, placement: Placement) -> CacheRecord:
     ):
         sizes[kind] = row_bytes(config, plan.model, plan.image_size, validation=kind == "val")
         per_file = rows_per_file(
-            sizes[kind], images * views, batch=config.forward_batch, actors=placement.actors
+            sizes[kind], images * views, batch=config.network_batch, actors=placement.actors
         )
         rows[kind] = Rows(images=images, views=views, rows_per_file=per_file)
     _tell_size(plan, sizes, rows)

@@ -113,7 +113,7 @@ class ObserveExamples:
             for row in examples
         ]
         usable = [i for i, row in enumerate(examples) if row["error"] is None]
-        for some in batches(usable, self._plan.config.forward_batch):
+        for some in batches(usable, self._plan.config.network_batch):
             batch = self._batch(table.take(some))
             found = observe(self._model, batch, self._plan.config, validation=kind == "val")
             for i, observation in zip(some, found, strict=True):

@@ -42,7 +42,7 @@ def out_of_memory_told(config: TrainConfig, device: torch.device) -> Iterator[No
 
 def _advice(config: TrainConfig, device: torch.device) -> str:
     size = config.image_size or "the model's own"
-    remedies = [f"lower micro_batch (now {config.forward_batch}) or image_size (now {size})"]
+    remedies = [f"lower micro_batch (now {config.network_batch}) or image_size (now {size})"]
     if not config.activation_checkpointing and config.trained != "classifier":
         remedies.append("set activation_checkpointing=true")
     if config.sharding == "none" and not config.uses_cache:

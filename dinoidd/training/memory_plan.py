@@ -99,7 +99,7 @@ def plan_memory(model: SegmenterConfig, config: TrainConfig) -> MemoryPlan:
     if config.uses_cache:
         extraction = planned(model, config, extraction=True)
         phases = [
-            _phase("extraction", config.forward_batch, extraction, 0),
+            _phase("extraction", config.network_batch, extraction, 0),
             _classifier(model, config, numbers),
         ]
     else:

@@ -108,7 +108,7 @@ def _positions_forgotten() -> Iterator[None]:
 
 def _outputs(model: Segmenter, config: TrainConfig) -> tuple[list[QueryOutput], Tensor]:
     """The network's answers, and label maps [B, S, S]."""
-    size, count = config.image_size or model.config.image_size, config.forward_batch
+    size, count = config.image_size or model.config.image_size, config.network_batch
     images = torch.zeros(count, size, size, 3, dtype=torch.uint8)
     labels = torch.zeros(count, size, size, dtype=torch.uint8)
     pixels = images.permute(0, 3, 1, 2).float() - 127.0
