@@ -22,6 +22,7 @@ from ray_trainings import (
 
 from dinoidd.checkpoint.model import load_trained
 from dinoidd.errors import ClusterError, OutputError, TrainingError
+from dinoidd.log import logger
 from dinoidd.segment.run_record import differences
 from dinoidd.storage import Store
 from dinoidd.train import driver
@@ -198,6 +199,17 @@ def test_cache__of_labels_that_were_drawn_anew_is_another(scenes: Path, tmp_path
     after = make_plan(config).identity()
     (told,) = differences(before, after)
     assert told.startswith("training images was '12 ")
+
+
+def test_plan__tells_of_a_warmup_longer_than_the_run(
+    scenes: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(logger, "propagate", True)  # the command line turns that off
+    make_plan(small(scenes, tmp_path / "run", optimizer=OptimizerConfig(warmup_steps=18)))
+    assert "optimizer.warmup_steps=18, but 6 epochs of 12 images are 18 steps" in caplog.text
 
 
 def _size(path: Path) -> int:

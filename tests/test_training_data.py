@@ -310,7 +310,7 @@ AUGMENTED = AugmentationConfig(flip=True, scale=(0.5, 2.0), photometric=1.0)
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_feed__two_workers_see_what_one_sees(root: Path, threads: int) -> None:
-    settings = {"augmentation": AUGMENTED}
+    settings = {"augmentation": AUGMENTED, "cached": False}
     alone = list(feed_of(config_of(root, **settings)).train(4, 2))
     assert [len(b.keys) for b in alone] == [4, 4, 4, 4]
     assert [set(b.views) for b in alone] == [{4}, {4}, {5}, {5}]

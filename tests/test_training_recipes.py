@@ -23,7 +23,8 @@ def refusal(name: str | None, settings: list[str] = [], **options: object) -> st
 def test_recipe__of_the_reference(name: str, epochs: int) -> None:
     config = resolve(name, checkpoint="7b.safetensors", **PLACES)
     assert config.epochs == epochs
-    assert (config.image_size, config.batch_size, config.forward_batch) == (512, 8, 1)
+    assert (config.image_size, config.batch_size, config.network_batch) == (512, 8, 1)
+    assert config.forward_batch == 8  # of the cached classifier
     assert (config.trained, config.uses_cache, config.precision) == ("classifier", True, "bfloat16")
     assert (config.optimizer.learning_rate, config.optimizer.clip_norm) == (1e-4, 1.0)
     assert (config.patience, config.workers) == (10, 1)

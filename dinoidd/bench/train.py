@@ -8,10 +8,9 @@ import numpy as np
 
 from dinoidd.errors import ConfigError
 from dinoidd.log import logger
-from dinoidd.storage import Store, join
+from dinoidd.storage import Store
 from dinoidd.training.config import TrainConfig
 from dinoidd.training.metrics_file import read_metrics
-from dinoidd.training.samples import storage_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +103,8 @@ _FIGURES = (
 
 
 def measure_training(config: TrainConfig, *, uncached_epochs: int) -> TrainSpeed:
-    """Train `config.epochs` epochs from a cache, then some without, into folders of `config.output`.
+    """Train `config.epochs` epochs from a cache, then some without, into folders of `config.output`, a
+    local folder.
 
     The learning rate follows a run's length. The losses of the uncached epochs are therefore held
     against a second cached run, of the same length, on the same cache.
@@ -122,7 +122,7 @@ def measure_training(config: TrainConfig, *, uncached_epochs: int) -> TrainSpeed
     started = time.perf_counter()
     connect(None)
     ray_seconds = time.perf_counter() - started
-    config = replace(config, patience=None, cached=True, cache=join(config.output, "cache"))
+    config = replace(config, patience=None, cached=True, cache=f"{config.output}/cache")
     cached = _timed(config, "cached")
     short = replace(config, epochs=uncached_epochs)
     uncached = _timed(replace(short, cached=False, cache=None), "uncached")
@@ -133,11 +133,11 @@ def _timed(config: TrainConfig, name: str) -> RunTimes:
     """Train into a folder of that name, with the product's own driver."""
     from dinoidd.train.driver import train
 
-    config = replace(config, output=join(config.output, name))
+    config = replace(config, output=f"{config.output}/{name}")
     started = time.perf_counter()
     summary = train(config).summary
     times = RunTimes(
-        rows=read_metrics(Store.open(config.output, storage_of(config))),
+        rows=read_metrics(Store.open(config.output)),
         wall_seconds=time.perf_counter() - started,
         extraction_seconds=summary.get("extraction_seconds", 0.0),
         training_images=summary["training_images"],

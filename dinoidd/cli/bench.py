@@ -3,8 +3,16 @@
 import argparse
 import json
 import os
+from typing import TYPE_CHECKING
 
 from dinoidd.cli.options import add_storage_options
+
+if TYPE_CHECKING:
+    from dinoidd.training.config import TrainConfig
+
+_TRAIN_IMAGES = 96
+_VAL_SHARE = 0.14  # validation images for each training image, as IDD has them: 981 to 6,993
+_SPLITS = ("train", "val")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -13,45 +21,107 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     pipeline = benches.add_parser("pipeline", help=text, description=text.capitalize() + ".")
     pipeline.add_argument("--input", metavar="URI", help="images (generated scenes by default)")
     pipeline.add_argument("--images", type=int, default=400, help="generated scenes (400)")
-    model = pipeline.add_mutually_exclusive_group()
-    model.add_argument("--checkpoint", metavar="FILE", help="path or URL")
-    model.add_argument("--preset", default="tiny", help="random weights (tiny)")
-    pipeline.add_argument("--image-size", type=int, metavar="N", help="(the model's own)")
+    _add_model(pipeline, "tiny")
     pipeline.add_argument("--batch-size", type=int, default=8, metavar="N", help="(8)")
-    pipeline.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto")
-    pipeline.add_argument("--seed", type=int, default=0, help="of scenes and weights (0)")
-    pipeline.add_argument("--json", action="store_true", help="print JSON")
-    add_storage_options(pipeline)
+    pipeline.set_defaults(measure=_pipeline)
+    text = "the classifier's training from a cache, beside training through the frozen network"
+    train = benches.add_parser("train", help=text, description=text.capitalize() + ".")
+    train.add_argument("--data", metavar="URI", help="a data set (generated scenes by default)")
+    train.add_argument("--classes", default="idd", metavar="NAME|FILE", help="class table (idd)")
+    train.add_argument(
+        "--images",
+        type=int,
+        metavar="N",
+        help=f"to train on, and {_VAL_SHARE} N to validate ({_TRAIN_IMAGES}; all of --data)",
+    )
+    _add_model(train, "small")
+    train.set_defaults(image_size=512)
+    train.add_argument("--epochs", type=int, default=20, metavar="N", help="cached (20)")
+    train.add_argument("--uncached-epochs", type=int, default=2, metavar="N", help="(2)")
+    train.add_argument("--batch-size", type=int, default=8, metavar="N", help="images a step (8)")
+    train.set_defaults(measure=_train)
+
+
+def _add_model(parser: argparse.ArgumentParser, preset: str) -> None:
+    """What both benches share."""
+    model = parser.add_mutually_exclusive_group()
+    model.add_argument("--checkpoint", metavar="FILE", help="path or URL")
+    model.add_argument("--preset", default=preset, help=f"random weights ({preset})")
+    parser.add_argument("--image-size", type=int, metavar="N", help="pixels of the model's square")
+    parser.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto")
+    parser.add_argument("--seed", type=int, default=0, help="of scenes and weights (0)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_storage_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     import tempfile
-    from pathlib import Path
 
+    from dinoidd.log import start_logging
+
+    start_logging()
+    with tempfile.TemporaryDirectory(prefix="dinoidd-bench-") as folder:
+        figures, table = args.measure(args, folder)
+    print(json.dumps(figures, indent=1) if args.json else table)
+    return 0
+
+
+def _pipeline(args: argparse.Namespace, folder: str) -> tuple[dict[str, object], str]:
     from dinoidd.bench.pipeline import format_speed, measure_pipeline
     from dinoidd.config import SegmentConfig
     from dinoidd.data.generate import generate_dataset
     from dinoidd.inference.predictor import pick_device
-    from dinoidd.log import start_logging
 
-    start_logging()
     device = pick_device(args.device)
-    with tempfile.TemporaryDirectory(prefix="dinoidd-bench-") as folder:
-        images = args.input or str(Path(folder) / "scenes" / "leftImg8bit")
-        if args.input is None:
-            generate_dataset(Path(folder) / "scenes", images=args.images, seed=args.seed)
-        config = SegmentConfig(
-            input=images,
-            output=str(Path(folder) / "out"),
-            checkpoint=args.checkpoint,
-            preset=None if args.checkpoint else args.preset,
-            image_size=args.image_size,
-            batch_size=args.batch_size,
-            actors=1,
-            dtype="bfloat16" if device == "cuda" else "float32",
-            seed=args.seed,
-            endpoint_url=args.endpoint_url,
-        )
-        speed = measure_pipeline(config, device=device, threads=os.cpu_count() or 1)
-    print(json.dumps(speed.to_dict(), indent=1) if args.json else format_speed(speed))
-    return 0
+    if args.input is None:
+        generate_dataset(f"{folder}/scenes", images=args.images, seed=args.seed)
+    config = SegmentConfig(
+        input=args.input or f"{folder}/scenes/leftImg8bit",
+        output=f"{folder}/out",
+        checkpoint=args.checkpoint,
+        preset=None if args.checkpoint else args.preset,
+        image_size=args.image_size,
+        batch_size=args.batch_size,
+        actors=1,
+        dtype="bfloat16" if device == "cuda" else "float32",
+        seed=args.seed,
+        endpoint_url=args.endpoint_url,
+    )
+    speed = measure_pipeline(config, device=device, threads=os.cpu_count() or 1)
+    return speed.to_dict(), format_speed(speed)
+
+
+def _train(args: argparse.Namespace, folder: str) -> tuple[dict[str, object], str]:
+    from dinoidd.bench.train import format_speed, measure_training
+    from dinoidd.data.generate import generate_dataset
+
+    config = training_config(args, folder)
+    if args.data is None:
+        counts = config.max_train_images or 1, config.max_val_images or 1
+        splits = [(name, float(count)) for name, count in zip(_SPLITS, counts, strict=True)]
+        generate_dataset(config.data, images=sum(counts), seed=args.seed, splits=splits)
+    speed = measure_training(config, uncached_epochs=args.uncached_epochs)
+    return speed.to_dict(), format_speed(speed)
+
+
+def training_config(args: argparse.Namespace, folder: str) -> "TrainConfig":
+    """Float32, so that both ways can be held against each other. Raises ConfigError."""
+    from dinoidd.training.config import TrainConfig
+
+    images = args.images or (_TRAIN_IMAGES if args.data is None else None)
+    return TrainConfig(
+        data=args.data or f"{folder}/scenes",
+        output=f"{folder}/runs",
+        checkpoint=args.checkpoint,
+        preset=None if args.checkpoint else args.preset,
+        classes=args.classes,
+        image_size=args.image_size,
+        max_train_images=images,
+        max_val_images=None if images is None else max(1, round(_VAL_SHARE * images)),
+        epochs=args.epochs,
+        batch_size=args.batch_size,
+        precision="float32",
+        use_gpu=None if args.device == "auto" else args.device == "cuda",
+        seed=args.seed,
+        endpoint_url=args.endpoint_url,
+    )

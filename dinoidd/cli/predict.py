@@ -19,7 +19,7 @@ EPILOG = """\
 For street.jpg it writes DIR/street_segmentation/ with original.png, segmentation_raw.npy (class ids,
 uint8), segmentation_colored.png, comparison.png and class_statistics.txt. Images of a folder keep the
 folders below it; a second image with the same name gets eight hexadecimal digits behind it. DIR/index.csv
-tells which image is in which folder. Meant for images to be looked at: `dinoidd segment` is for buckets.
+tells which image is in which folder, or its error. Meant for images to be looked at: `dinoidd segment` is for buckets.
 Exit status: 0, or 1 where an image could not be segmented or an IMAGE was not found.
 
 examples:
@@ -104,7 +104,9 @@ def _predict(args: argparse.Namespace, listing: "Listing", output: "Path") -> Co
                 index.add(outcome.uri, outcome.folder)
             if outcome.error_kind is not None:
                 errors[outcome.error_kind] += 1
-                progress.say(f"{shown(outcome.uri)}: {outcome.error_kind}: {outcome.error}")
+                error = f"{outcome.error_kind}: {outcome.error}"
+                index.add_error(outcome.uri, error)
+                progress.say(f"{shown(outcome.uri)}: {error}")
             progress(done)
     return errors
 

@@ -37,8 +37,8 @@ def judge_encoding(tally: Tally) -> EncodingVerdict:
     images, raw = tally.labels_read, tally.raw_images
     if not images:
         return EncodingVerdict(encoding=UNDECIDED, sentence="no label image was read", clear=False)
-    if tally.kinds["colors"]:
-        return _other("label images in colour", "draw them anew with --encoding level3Id")
+    if tally.colored.count:
+        return _other(_in_color(tally), "draw them anew with --encoding level3Id")
     if strange := sorted(set(raw) - set(range(26)) - {VOID}):
         ids = strange[-1] < 40 and VOID not in raw
         what = "the encoding `id`" if ids else "neither of IDD's level 3 encodings"
@@ -61,6 +61,13 @@ def judge_encoding(tally: Tally) -> EncodingVerdict:
         f"much of {without:,}: too little to tell `official` from `road255`",
         clear=False,
     )
+
+
+def _in_color(tally: Tally) -> str:
+    found = tally.colored
+    more = ", ..." if found.count > 3 else ""
+    of = f"{found.count:,} of {tally.labels_read:,} label images"
+    return f"{of} are in colour ({', '.join(found.examples[:3])}{more})"
 
 
 def _official(images: int, with_road: int, without: int) -> EncodingVerdict:

@@ -93,8 +93,19 @@ def find_frames(
                 found.add(*role, info)
     if not found.frames:
         raise InputError(f"{shown(store.uri)} holds no frames; known layouts are {LAYOUTS}")
+    if not _is_dataset(store, found):
+        raise InputError(
+            f"{shown(store.uri)} holds {len(found.frames):,} images and not one label where they are "
+            f"looked for: it is no data set; known layouts are {LAYOUTS}"
+        )
     found.frames = dict(sorted(found.frames.items()))
     return found
+
+
+def _is_dataset(store: Store, found: Frames) -> bool:
+    """Folders of any names with images alone are none; IDD's leftImg8bit/ may lack labels."""
+    is_idd_layout = any(store.child(name).is_folder() for name in ("leftImg8bit", "gtFine"))
+    return is_idd_layout or any(frame.label for frame in found.frames.values())
 
 
 def split_folders(

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from dinoidd.data.inspect import Inspection, splits_of_names
 from dinoidd.data.label_counts import Findings, Tally, color_of
+from dinoidd.data.label_image import COLOR
 
 _MUCH_VOID = 0.2  # share of pixels
 _RARE = 0.01  # share of images
@@ -42,7 +43,10 @@ def _file_warnings(found: Inspection, total: Tally) -> Iterator[str]:
     if total.other_size.count:
         yield f"label and image differ in size: {_these(total.other_size)}"
     if doubles := found.files.doubles:
-        yield f"{len(doubles):,} files are a second image or label of their frame, such as {doubles[0]}"
+        what = "file is" if len(doubles) == 1 else "files are"
+        yield (
+            f"{len(doubles):,} {what} a second image or label of the same frame, such as {doubles[0]}"
+        )
     if double := splits_of_names(found.files):
         name, splits = next(iter(double.items()))
         yield (
@@ -69,7 +73,7 @@ def _encoding_warnings(found: Inspection, total: Tally) -> Iterator[str]:
             yield f"{verdict.sentence}; read officially, all road would be ignored"
     counts = total.classes.get(found.encoding)
     if counts is not None and counts.unmapped:
-        shown = [_raw(value, total) for value, _ in counts.unmapped.most_common(8)]
+        shown = [_raw(value) for value, _ in counts.unmapped.most_common(8)]
         share = sum(counts.unmapped.values()) / max(1, total.pixels)
         more = f" and {len(counts.unmapped) - 8} more" if len(counts.unmapped) > 8 else ""
         yield (
@@ -102,8 +106,9 @@ def _not_trained(found: Inspection, split: str) -> Iterator[str]:
         yield f"{split} has classes that train lacks: {', '.join(here)}"
 
 
-def _raw(value: int, tally: Tally) -> str:
-    return str(value if tally.kinds["values"] else list(color_of(value)))
+def _raw(value: int) -> str:
+    """As in a class table's file."""
+    return str(list(color_of(value)) if value & COLOR else value)
 
 
 def _these(findings: Findings, thing: str = "frame") -> str:

@@ -10,7 +10,7 @@ from PIL import Image
 from dinoidd.classes import ClassTable, RawValues
 from dinoidd.data.frames import Frame
 from dinoidd.data.image import DAMAGE, upright_size
-from dinoidd.data.label_image import count_values, read_label
+from dinoidd.data.label_image import COLOR, count_values, read_label
 from dinoidd.data.polygons import decode_annotation
 from dinoidd.errors import DinoiddError, ImageError
 from dinoidd.storage import DEFAULT_OPTIONS, ObjectReader, StorageOptions, Store
@@ -73,6 +73,7 @@ class Tally:
     sizes: Counter[str] = field(default_factory=Counter)  # of images
     label_sizes: Counter[str] = field(default_factory=Counter)
     kinds: Counter[str] = field(default_factory=Counter)  # `values` or `colors`
+    colored: Findings = field(default_factory=Findings)  # labels in colour
     raw_pixels: Counter[int] = field(default_factory=Counter)
     raw_images: Counter[int] = field(default_factory=Counter)
     classes: dict[str, Classes] = field(default_factory=dict)  # by encoding
@@ -81,6 +82,8 @@ class Tally:
         """Note the raw values of a frame's label image; `kind`: values or colors."""
         self.labels_read += 1
         self.kinds[kind] += 1
+        if kind == "colors":
+            self.colored.add(key)
         if len(counts) > _COLORS_KEPT:
             return
         self.raw_pixels.update(counts)
@@ -208,7 +211,12 @@ def _classes(raw: RawValues, counts: dict[int, int], kind: str) -> Classes:
 
 def color_of(value: int) -> tuple[int, int, int]:
     """The red, green and blue of a counted colour."""
-    return value >> 16, value >> 8 & 255, value & 255
+    return value >> 16 & 255, value >> 8 & 255, value & 255
+
+
+def raw_name(value: int) -> str:
+    """A counted raw value as text: `7`, or a colour as `#804080`."""
+    return f"#{value & ~COLOR:06x}" if value & COLOR else str(value)
 
 
 def to_plain(tally: Tally) -> dict[str, Any]:
@@ -218,7 +226,8 @@ def to_plain(tally: Tally) -> dict[str, Any]:
         if isinstance(value, Findings):
             plain[name] = {"count": value.count, "examples": value.examples}
         elif isinstance(value, Counter):
-            plain[name] = {str(key): number for key, number in sorted(value.items())}
+            named = {k: raw_name(k) if isinstance(k, int) else k for k in sorted(value)}
+            plain[name] = {text: value[key] for key, text in named.items()}
         elif isinstance(value, int):
             plain[name] = value
     return plain

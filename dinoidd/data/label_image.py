@@ -13,6 +13,7 @@ _PLAIN = {"L", "P"}  # one byte a pixel
 _COLOR = {"RGB", "RGBA"}
 _PNG_END = b"IEND\xaeB`\x82"
 MAX_LABEL_PIXELS = 1 << 28
+COLOR = 1 << 24  # marks a counted colour, so that none is taken for a raw value
 
 
 def read_label(data: bytes, table: ClassTable | RawValues | None = None) -> np.ndarray:
@@ -64,10 +65,10 @@ def _pixels(image: Image.Image, colors_only: bool) -> np.ndarray:
 
 
 def count_values(raw: np.ndarray) -> dict[int, int]:
-    """Pixels of each raw value; of a colour image, of red << 16 | green << 8 | blue."""
+    """Pixels of each raw value; of a colour image, of COLOR | red << 16 | green << 8 | blue."""
     if raw.ndim == 2:
         histogram = Image.fromarray(raw).histogram()  # six times as fast as np.bincount
         return {value: count for value, count in enumerate(histogram) if count}
     red, green, blue = (raw[..., i].astype(np.uint32) for i in range(3))
-    found, numbers = np.unique(red << 16 | green << 8 | blue, return_counts=True)
+    found, numbers = np.unique(COLOR | red << 16 | green << 8 | blue, return_counts=True)
     return dict(zip(found.tolist(), numbers.tolist(), strict=True))

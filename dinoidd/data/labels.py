@@ -153,7 +153,8 @@ def draw_label_file(encoding: str, overwrite: bool, file: PolygonFile) -> Drawn:
     try:
         polygons = file.path.read_bytes()
     except OSError as error:
-        return result(outcome="failed", error=f"cannot be read: {error.strerror}")
+        what = f"cannot be read: {error.strerror}{_earlier_image(file)}"
+        return result(outcome="failed", error=what)
     try:
         there = None if overwrite and not file.image.is_dir() else _read(file.image)
     except OSError as error:
@@ -166,7 +167,7 @@ def draw_label_file(encoding: str, overwrite: bool, file: PolygonFile) -> Drawn:
     try:
         image = draw_labels(decode_annotation(polygons), encoding)
     except PolygonError as error:
-        return result(outcome="failed", error=str(error))
+        return result(outcome="failed", error=f"{error}{_earlier_image(file)}")
     data = _png(image)
     digests = digest(data), digest(polygons)
     if there == data:
@@ -176,6 +177,12 @@ def draw_label_file(encoding: str, overwrite: bool, file: PolygonFile) -> Drawn:
         _write_whole(file.image, data)
         return result(outcome="drawn", digests=digests)
     return result(outcome="there" if _shows(there, image) else "foreign")
+
+
+def _earlier_image(file: PolygonFile) -> str:
+    """A broken file's image is not removed, but nobody should take it for a good one unawares."""
+    stays = "; its earlier label image stays and may be out of date"
+    return stays if file.image.is_file() else ""
 
 
 def _png(image: Image.Image) -> bytes:

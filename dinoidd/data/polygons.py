@@ -14,6 +14,7 @@ from dinoidd.errors import InputError
 MAX_PIXELS = 1 << 28  # of a label image; more is a broken file, not a camera
 MAX_COORDINATE = 1e6  # pixels; Pillow's edges overflow far beyond it
 FEWEST_POINTS = 3
+_UNKNOWN_ADVICE = "give it one of IDD's labels, or set 'deleted': 1"
 
 Point = tuple[float, float]
 
@@ -98,7 +99,7 @@ def _polygon(entry: Any) -> Polygon | None:
     name = entry.get("label")
     label = find_label(name) if isinstance(name, str) else None
     if label is None:
-        raise PolygonError(f"has the unknown label {name!r}")
+        raise PolygonError(f"has the unknown label {name!r}: {_UNKNOWN_ADVICE}")
     if not isinstance(points, list) or not all(map(_is_point, points)):
         raise PolygonError(f"('{name}') has a polygon that is no list of [x, y]")
     return Polygon(label=label, points=tuple((x, y) for x, y in points))

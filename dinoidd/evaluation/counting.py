@@ -17,6 +17,7 @@ from dinoidd.metrics import boundary_counts, boundary_distance, confusion_matrix
 from dinoidd.storage import ObjectReader, StorageOptions
 
 PAIRS_AT_ONCE = 4  # of single files
+_SHAPE_TOLERANCE = 0.02  # of the aspect ratio: the official 858x480 is 0.5 % off 16:9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,7 @@ class Problem:
     file: str
     what: str
     counted: bool = False
+    contradicts: bool = False  # the settings: all figures may be wrong, so it is told at the top
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +103,8 @@ class Counting:
             hint = ": --allow-size-mismatch, or a --resolution, resizes it"
             result.problems.append(Problem(file=place, what=what + hint))
             return
+        if not self.any_size and (what := _other_shape(drawn.full_size, label.full_size)):
+            result.problems.append(Problem(file=place, what=what, counted=True))
         height, width = label.ids.shape
         distance = boundary_distance(height, width, self.boundary_ratio)
         result.boundary_widths.add(distance)
@@ -141,6 +145,17 @@ class Counting:
             pixels=matrix[cells],
             boundary=boundary_counts(truth_HW, predicted_HW, classes, distance),
         )
+
+
+def _other_shape(drawn: Size, label: Size) -> str | None:
+    """In words, where resizing both to one size distorts them differently."""
+    ratio = (drawn[0] / drawn[1]) / (label[0] / label[1])
+    if max(ratio, 1 / ratio) <= 1 + _SHAPE_TOLERANCE:
+        return None
+    return (
+        "{}x{} pixels, its label has {}x{}, another aspect ratio: both were stretched to one size; "
+        "check that they are of the same frame".format(*drawn, *label)
+    )
 
 
 def in_batches(pairs: Sequence[Pair], predictions: Predictions) -> Iterator[list[Pair]]:

@@ -17,7 +17,7 @@ def check_encodings(
     if not config.is_idd:
         return
     if totals.predicted.labels_read and (what := _of_predictions(totals)):
-        totals.problems.insert(0, Problem(file=predictions.uri, what=what, counted=True))
+        _put_first(totals, predictions.uri, what)
     if not totals.truth.labels_read:
         return
     verdict = judge_encoding(totals.truth)
@@ -26,7 +26,11 @@ def check_encodings(
     elif not verdict.clear or verdict.encoding != config.encoding:
         is_other = verdict.is_idd and verdict.encoding != config.encoding
         what = verdict.sentence + f"; set --encoding {verdict.encoding}" * is_other
-        totals.problems.insert(0, Problem(file=truth.root, what=what, counted=True))
+        _put_first(totals, truth.root, what)
+
+
+def _put_first(totals: Totals, file: str, what: str) -> None:
+    totals.problems.insert(0, Problem(file=file, what=what, counted=True, contradicts=True))
 
 
 def _of_predictions(totals: Totals) -> str | None:

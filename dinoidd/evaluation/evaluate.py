@@ -71,7 +71,10 @@ def evaluate(
     if not totals.frames:
         first = totals.problems[0] if totals.problems else None
         what = f", the first because: {first.file}: {first.what}" if first else ""
-        raise InputError(f"none of {len(pairing.pairs):,} frames could be counted{what}")
+        raise InputError(
+            f"none of {len(pairing.pairs):,} frames could be counted{what}; mend or replace the files, "
+            "and check that --classes is the class table of the labels and the predictions"
+        )
     return Evaluation(
         config=config,
         predictions=predictions.title,

@@ -23,6 +23,7 @@ class Label:
     ids: np.ndarray  # uint8 [H, W]
     unknown: str | None  # the raw values that mean nothing and were taken as void, in words
     counts: Mapping[int, int] = field(repr=False)  # raw value: pixels at full size; not of colours
+    full_size: Size  # before it was resized
 
 
 @dataclass(frozen=True)
@@ -46,14 +47,19 @@ class LabelReader:
         """
         resized = raw if size is None or size == size_of(raw) else _resized(raw, size)
         if raw.ndim == 3:
-            return self._read_colors(resized)
+            return self._read_colors(resized, size_of(raw))
         if not self.raw.values:
             raise ImageError("unsupported", f"an image of one channel: {self._expected}")
         counts = count_values(raw)
         unknown = {v: n for v, n in counts.items() if self.raw.value_lookup[v] == UNMAPPED}
-        return Label(ids=np.take(self._lookup, resized), unknown=_in_words(unknown), counts=counts)
+        return Label(
+            ids=np.take(self._lookup, resized),
+            unknown=_in_words(unknown),
+            counts=counts,
+            full_size=size_of(raw),
+        )
 
-    def _read_colors(self, colors_HW3: np.ndarray) -> Label:
+    def _read_colors(self, colors_HW3: np.ndarray, full_size: Size) -> Label:
         if not self.raw.colors:
             raise ImageError("unsupported", f"an image in colour: {self._expected}")
         unknown = None
@@ -63,7 +69,7 @@ class LabelReader:
             unknown = str(error)
             ids_HW = replace(self.raw, unmapped="ignore").decode(colors_HW3)
         void_HW = np.minimum(ids_HW, np.uint8(self.classes))
-        return Label(ids=void_HW, unknown=unknown, counts={})
+        return Label(ids=void_HW, unknown=unknown, counts={}, full_size=full_size)
 
     @property
     def _expected(self) -> str:

@@ -102,7 +102,7 @@ def agreed_table(named: ClassTable | None, of_run: ClassTable, place: str) -> Cl
     if named.names != of_run.names:
         raise ConfigError(
             f"the classes of {place} ('{of_run.name}') are not those of --classes '{named.name}': "
-            f"{_difference(named.names, of_run.names)}"
+            f"{_difference(named.names, of_run.names)}; without --classes the run's own table counts"
         )
     return named
 

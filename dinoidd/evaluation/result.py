@@ -71,7 +71,9 @@ def parse_result(text: bytes, file: str) -> dict[str, Any]:
     try:
         result = json.loads(text)
     except ValueError as error:
-        raise InputError(f"{file} is not JSON: {error}") from error
+        raise InputError(
+            f"{file} is not JSON: {error}; give the file that --json of `dinoidd evaluate` wrote"
+        ) from error
     if not isinstance(result, dict) or result.get("kind") != KIND:
         raise InputError(
             f"{file} is not an evaluation: give the file that --json of `dinoidd evaluate` wrote"

@@ -46,6 +46,9 @@ def _head(result: dict[str, Any]) -> Iterator[str]:
         f"frames        {frames['evaluated']:,} at {size} ({settings['resizing']}), "
         f"{frames['seconds']:.1f} s, {rate:,.0f} a minute"
     )
+    for problem in result["problems"]:
+        if problem["contradicts"]:
+            yield f"WARNING       the figures may mean nothing: {problem['file']}: {problem['what']}"
 
 
 def _means(result: dict[str, Any]) -> Iterator[str]:

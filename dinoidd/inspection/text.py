@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from dinoidd.data.inspect import Inspection
 from dinoidd.data.inspect_warnings import percent
-from dinoidd.data.label_counts import Tally, color_of
+from dinoidd.data.label_counts import raw_name
 
 _SIZES = 6  # shown
 _VALUES = 40
@@ -50,17 +50,13 @@ def _most(sizes: Counter[str]) -> str:
 def _values(found: Inspection) -> Iterator[str]:
     total = found.total
     shown = ", ".join(
-        f"{_raw(value, total)}: {percent(total.raw_pixels[value] / max(1, total.pixels))}"
+        f"{raw_name(value)}: {percent(total.raw_pixels[value] / max(1, total.pixels))}"
         for value in sorted(total.raw_pixels)[:_VALUES]
     )
     more = len(total.raw_pixels) - _VALUES
     yield f"raw values, of all pixels: {shown}{f' and {more} more' if more > 0 else ''}"
     if found.verdict is not None:
         yield f"encoding: {found.verdict.encoding} ({found.verdict.sentence})"
-
-
-def _raw(value: int, tally: Tally) -> str:
-    return str(value) if tally.kinds["values"] else "#{:02x}{:02x}{:02x}".format(*color_of(value))
 
 
 def _classes(found: Inspection) -> Iterator[str]:

@@ -90,6 +90,7 @@ def make_plan(config: TrainConfig) -> Plan:
     table = load_class_table(config.classes)
     model, weights = _base(config, table, options)
     samples = find_samples(config, table)
+    _warn_of_warmup(config, len(samples.train))
     check = check_labels(config, table, samples)
     logger.info(
         f"{len(samples.train):,} training and {len(samples.val):,} validation images; {check.sentence}"
@@ -103,6 +104,17 @@ def make_plan(config: TrainConfig) -> Plan:
         samples=samples,
         encoding=check.encoding,
     )
+
+
+def _warn_of_warmup(config: TrainConfig, images: int) -> None:
+    """Tell where the learning rate never gets to what was asked."""
+    steps, warmup = images // config.batch_size * config.epochs, config.optimizer.warmup_steps
+    if warmup >= steps:
+        logger.warning(
+            f"optimizer.warmup_steps={warmup}, but {config.epochs} epochs of {images:,} images are "
+            f"{steps:,} steps: the learning rate ends below optimizer.learning_rate; train for more "
+            "epochs, or set fewer warm-up steps"
+        )
 
 
 def _absolute(config: TrainConfig) -> TrainConfig:

@@ -16,7 +16,7 @@ def weighted(loss: LossConfig, pixels: Mapping[int, int], classes: int) -> LossC
     makes the mean over these pixels 1. A class that was not seen weighs as much as the rarest seen.
 
     Args:
-        pixels: of each class in the training and validation labels that were looked at.
+        pixels: of each class in the training labels that were looked at.
 
     Raises:
         ConfigError: weights were given, for another number of classes.

@@ -136,6 +136,9 @@ class TrainConfig:
         for name in _COUNTS:
             if (value := getattr(self, name)) is not None and value < 1:
                 yield f"{name}={value}: at least 1 is needed"
+        for name in ("seed", "max_failures"):
+            if (value := getattr(self, name)) < 0:
+                yield f"{name}={value}: not below 0"
         if self.image_size is not None and (self.image_size < 32 or self.image_size % 32):
             yield f"image_size={self.image_size}: a positive multiple of 32 is needed"
         yield from self._batch_problems()

@@ -29,7 +29,7 @@ class LabelCheck:
 
     encoding: str  # how label images are read, one of `encodings_of(table)`
     sentence: str  # what was seen, for the log
-    pixels: Counter[int]  # of each class in the labels that were looked at
+    pixels: Counter[int]  # of each class in the training labels that were looked at
 
 
 def check_labels(config: TrainConfig, table: ClassTable, samples: Samples) -> LabelCheck:
@@ -49,11 +49,10 @@ def check_labels(config: TrainConfig, table: ClassTable, samples: Samples) -> La
         )
     }
     encoding, sentence = _encoding(config.encoding, table, splits)
-    pixels: Counter[int] = Counter()
+    classes = {name: t.classes.get(encoding, Classes()) for name, t in splits.items()}
     for name, tally in splits.items():
-        classes = tally.classes.get(encoding, Classes())
-        _refuse(name, tally, classes, table)
-        pixels.update(classes.pixels)
+        _refuse(name, tally, classes[name], table)
+    pixels = classes[config.train_split].pixels
     return LabelCheck(encoding=encoding, sentence=sentence, pixels=pixels)
 
 

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 DESCRIPTION = (
     "Count the frames and labels of a data set split by split, their sizes, raw values and classes, "
-    "tell which encoding the label images are in, and warn of what is odd."
+    "tell which encoding the label images are in, and warn of what is odd. Exit status: 0, with warnings "
+    "too; 1 where --strict is given and there are warnings; 2 for an error."
 )
 STDOUT = "-"
 
@@ -36,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--label-suffix", metavar="KIND", help="labels are *_gtFine_KIND.png (the class table's)")
     add("--json", metavar="FILE", help="write all counts to FILE; -: print them instead of text")
     add("--report", metavar="DIR", help="write the text, the counts and two pictures to DIR")
+    add("--strict", action="store_true", help="exit status 1 if there are warnings")
     add("--workers", type=int, metavar="N", help="processes (default: one a CPU core)")
     add(
         "--ray", action="store_true", help="count on the Ray cluster of RAY_ADDRESS, or a local one"
@@ -44,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Inspect, and print what was found."""
+    """Inspect, and print what was found; 1 if --strict and there are warnings."""
     from dinoidd.classes import load_class_table
     from dinoidd.data.inspect import inspect_dataset
     from dinoidd.data.inspect_warnings import find_warnings
@@ -69,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     counts = json.dumps(found.to_dict() | {"warnings": warnings}, indent=1)
     _write(args, found, text, counts)
     print(counts if args.json == STDOUT else text)
-    return 0
+    return 1 if args.strict and warnings else 0
 
 
 def _mapper(args: argparse.Namespace) -> "Mapper | None":

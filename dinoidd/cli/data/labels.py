@@ -17,7 +17,7 @@ DESCRIPTION = (
     "the hidden file .dinoidd_labels beside them tells. Images that another tool made stay, and are "
     "told where they differ from the polygons; so are images whose line in that file was lost (it is "
     "written after the image) and whose polygons have changed since: --overwrite draws them. A broken "
-    "polygon file is told too. Neither stops the rest, and the exit status is then 1."
+    "polygon file is told too; a label image that it had stays. Neither stops the rest, and the exit status is then 1."
 )
 
 
@@ -58,7 +58,8 @@ def run(args: argparse.Namespace) -> int:
         )
     print(json.dumps(asdict(info)) if args.json else summary(info))
     if info.failed:
-        print(f"{info.failed:,} polygon files could not be drawn", file=sys.stderr)
+        files = "file" if info.failed == 1 else "files"
+        print(f"{info.failed:,} polygon {files} could not be drawn", file=sys.stderr)
     if info.foreign:
         print(foreign_sentence(info), file=sys.stderr)
     return 1 if info.failed or info.foreign else 0
@@ -80,10 +81,14 @@ class Count:
 def foreign_sentence(info: "LabelsInfo") -> str:
     """What the images that are not ours are, and what to do."""
     more = ", ..." if info.foreign > len(info.foreign_examples) else ""
+    one = info.foreign == 1
+    were, they, them = (
+        ("image was", "it differs", "it") if one else ("images were", "they differ", "them")
+    )
     return (
-        f"{info.foreign:,} label images were left alone: they differ from what the polygons give, and "
-        f"another tool made or changed them: {', '.join(info.foreign_examples)}{more}; "
-        "--overwrite draws them anew, --out writes to another folder"
+        f"{info.foreign:,} label {were} left alone: {they} from what the polygons give, and another "
+        f"tool made or changed {them}: {', '.join(info.foreign_examples)}{more}; --overwrite draws "
+        f"{them} anew, --out writes to another folder"
     )
 
 
