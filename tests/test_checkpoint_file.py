@@ -1,5 +1,6 @@
 """dinoidd's own checkpoint: what was written is what is loaded, and damage is told."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,10 +8,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from small_models import SMALL, assert_same, drawn_model, publish, small_table
 
+from dinoidd.checkpoint import digest
 from dinoidd.checkpoint.file import load_checkpoint, read_local_header, save_checkpoint
 from dinoidd.checkpoint.load import load_published
+from dinoidd.checkpoint.tensor_file import TensorFile
 from dinoidd.errors import CheckpointError
 
+SIX = json.dumps(small_table(6).stored())
 PERIODS = "backbone.rope_embed.periods"
 
 
@@ -109,6 +113,8 @@ def rewritten(path: Path, edit) -> Path:
         (lambda t, m: m.update(config="{"), "has a broken header"),
         (lambda t, m: m.update(config='{"backbone": {}}'), "has a broken header"),
         (lambda t, m: m.update(classes="[]"), "has a broken header: class table"),
+        (lambda t, m: m.update(classes=SIX), "the model has 5 classes, the class table 'small' 6"),
+        (lambda t, m: t["adapter.level_embed"].add_(1), "is damaged: its tensors are not those"),
         (lambda t, m: t.pop("adapter.level_embed"), "1 tensors are missing: adapter.level_embed"),
         (lambda t, m: t.update(more=torch.ones(1)), "1 tensors are unknown: more"),
         (
@@ -120,6 +126,31 @@ def rewritten(path: Path, edit) -> Path:
 def test_checkpoint__header_that_contradicts_itself(saved: Path, edit, told: str) -> None:
     with pytest.raises(CheckpointError, match=told):
         load_checkpoint(rewritten(saved, edit))
+
+
+def test_checkpoint__large_file_is_read_once_a_machine(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DINOIDD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(digest, "_NOTED_BYTES", saved.stat().st_size)
+    passes: list[Path] = []
+
+    def counted(path: Path) -> TensorFile:
+        passes.append(path)
+        return TensorFile(path)
+
+    monkeypatch.setattr(digest, "TensorFile", counted)
+    for _ in range(3):
+        load_checkpoint(saved)
+    assert passes == [saved]
+    rewritten(saved, lambda t, m: t["adapter.level_embed"].add_(1))
+    for _ in range(2):  # what failed is not noted
+        with pytest.raises(CheckpointError, match="is damaged"):
+            load_checkpoint(saved)
+    assert passes == [saved] * 3
+    monkeypatch.setenv("DINOIDD_CACHE", str(saved / "no folder"))
+    save_checkpoint(drawn_model(), small_table(), saved)
+    assert_same(load_checkpoint(saved)[0], drawn_model().state_dict())
 
 
 def test_checkpoint__no_such_file(tmp_path: Path) -> None:

@@ -202,7 +202,7 @@ class Signed(http.server.BaseHTTPRequestHandler):
         if self.command == "GET":
             self.wfile.write(self.content[first : last + 1])
 
-    do_HEAD = do_GET  # noqa: N815
+    do_HEAD = do_GET
 
     def log_message(self, *_: object) -> None:
         """Keep the test's output clean."""

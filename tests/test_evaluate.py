@@ -109,8 +109,32 @@ def test_evaluate__other_sizes_are_resized_alike(small: SmallSet, resolution: st
         files = truth, small.drawn(truth.parent.name, truth.name.partition("_")[0])
         images = (Image.open(f).resize(size, Image.Resampling.NEAREST) for f in files)
         np.add.at(expected, tuple(np.minimum(np.asarray(image), 26) for image in images), 1)
-    result = small.evaluate("--resolution", resolution)
+    result = small.evaluate("--resolution", resolution, rc=1)
     assert result["confusion"]["matrix"] == expected.tolist()
+    (problem,) = result["problems"]
+    assert (problem["file"], problem["counted"]) == (str(path), True)
+    assert problem["what"] == (
+        "50x31 pixels, its label has 64x36, another aspect ratio: both were stretched to one size; "
+        "check that they are of the same frame"
+    )
+    small.evaluate("--resolution", resolution, "--allow-size-mismatch", rc=0)
+
+
+def test_evaluate__other_sizes_of_the_same_shape_are_no_problem(small: SmallSet) -> None:
+    for name, size in (("000000", (128, 72)), ("000001", (85, 48))):  # 85x48 is 0.4 % off 16:9
+        path = small.drawn("0", name)
+        Image.open(path).resize(size, Image.Resampling.NEAREST).save(path)
+    assert small.evaluate(rc=0)["problems"] == []
+
+
+def test_evaluate__nothing_countable_tells_what_to_do(small: SmallSet, capsys) -> None:
+    for path in small.pred.rglob("*.png"):
+        path.write_bytes(b"no PNG")
+    assert main(["evaluate", "--data", str(small.root), "--predictions", str(small.pred)]) == 2
+    assert capsys.readouterr().err.endswith(
+        "6 bytes of no known format; mend or replace the files, and check that --classes is the class "
+        "table of the labels and the predictions\n"
+    )
 
 
 def test_evaluate__another_size_at_native_resolution(small: SmallSet) -> None:

@@ -22,7 +22,7 @@ def in_road255(path: Path) -> None:
     save(path, ids)
 
 
-def test_evaluate__labels_in_two_encodings(tmp_path: Path) -> None:
+def test_evaluate__labels_in_two_encodings(tmp_path: Path, capsys) -> None:
     small = make_set(tmp_path)
     for path in (small.truth / "1").iterdir():
         in_road255(path)
@@ -32,6 +32,9 @@ def test_evaluate__labels_in_two_encodings(tmp_path: Path) -> None:
         "0 (road) occurs in 3 of 6 label images, but 3 have no 0 and much 255: some of them may be in "
         "`road255`; the two must not be mixed"
     )
+    head = capsys.readouterr().out.partition("\n\n")[0].splitlines()
+    warning = f"WARNING       the figures may mean nothing: {small.truth}: {first['what']}"
+    assert [line for line in head if line.startswith("WARNING")] == [warning]
 
 
 def test_evaluate__too_few_labels_to_decide_are_told(tmp_path: Path, capsys) -> None:

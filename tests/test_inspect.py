@@ -104,7 +104,7 @@ def test_inspect__what_is_missing_and_what_is_broken(tmp_path: Path) -> None:
         f"{broken}: cannot be read as an image",
         "g_leftImg8bit.jpg: cannot be read as an image: cannot identify image file",
         "label and image differ in size: 1 frame (train/0/d: image 20x10, label 16x10)",
-        "1 files are a second image or label of their frame, such as",
+        "1 file is a second image or label of the same frame, such as",
     ):
         assert any(part in warning for warning in warnings), (part, warnings)
 
@@ -120,7 +120,8 @@ def test_inspect__broken_polygons_are_no_label(tmp_path: Path) -> None:
     assert (train.frames, train.polygons, train.without_label.count) == (3, 1, 2)
     assert train.only_polygons.examples == ["train/0/c"]
     assert train.broken.examples[1] == (
-        f"{tmp_path}/gtFine/train/0/b_gtFine_polygons.json: object 0 has the unknown label 'cow'"
+        f"{tmp_path}/gtFine/train/0/b_gtFine_polygons.json: object 0 has the unknown label 'cow': give "
+        "it one of IDD's labels, or set 'deleted': 1"
     )
     assert "train: an image and no label: 2 frames (train/0/a, train/0/b)" in find_warnings(found)
 
@@ -195,10 +196,19 @@ def test_encoding__other_values(
 
 
 def test_encoding__colour_images_are_no_ids(tmp_path: Path) -> None:
-    write_label(tmp_path, "train/0/a", np.zeros((10, 16, 3), np.uint8))
-    verdict = judge_encoding(inspect(tmp_path).total)
+    write_label(tmp_path, "train/0/a", np.full((10, 16, 3), (128, 64, 0), np.uint8))
+    write_label(tmp_path, "train/0/b", STREET)
+    found = inspect(tmp_path)
+    verdict = judge_encoding(found.total)
     assert verdict.encoding == "other"
-    assert verdict.sentence == ("label images in colour; draw them anew with --encoding level3Id")
+    assert verdict.sentence == (
+        "1 of 2 label images are in colour (train/0/a); draw them anew with --encoding level3Id"
+    )
+    shown = "0: 25.0 %, 9: 12.5 %, 25: 12.5 %, #804000: 50.0 %"
+    warnings = find_warnings(found)
+    assert f"raw values, of all pixels: {shown}\n" in describe(found, warnings)
+    assert found.to_dict()["total"]["raw_pixels"] == {"0": 80, "9": 40, "25": 40, "#804000": 160}
+    assert any("does not name: [128, 64, 0] (50.0 %" in warning for warning in warnings)
 
 
 def test_inspect__values_that_the_table_does_not_name(tmp_path: Path) -> None:
@@ -425,3 +435,27 @@ def test_read_label__one_bit_is_black_and_white(tmp_path: Path) -> None:
     Image.fromarray(np.array([[0, 255]], np.uint8)).convert("1").save(path)
     assert Image.open(path).mode == "1"
     assert read_label(path.read_bytes()).tolist() == [[0, 255]]
+
+
+def test_cli__strict_fails_on_warnings(tmp_path: Path) -> None:
+    write_frame(tmp_path, "train/0/a")
+    command = ["data", "inspect", str(tmp_path), "--workers", "1"]
+    assert main(command) == 0
+    assert main([*command, "--strict"]) == 1
+    for i in range(13):
+        write_frame(
+            tmp_path / "good", f"train/0/{i}", {2 * i + 1: 100, 2 * i if i else 2: 40, 0: 20}
+        )
+    assert main(["data", "inspect", str(tmp_path / "good"), "--workers", "1", "--strict"]) == 0
+
+
+def test_inspect__folders_of_images_alone_are_no_data_set(tmp_path: Path) -> None:
+    for folder in "ab":
+        (tmp_path / folder).mkdir()
+        Image.new("RGB", SIZE).save(tmp_path / folder / "x.png")
+    with pytest.raises(InputError) as caught:
+        inspect(tmp_path)
+    start = f"{tmp_path} holds 2 images and not one label where they are looked for: it is no data set; "
+    assert str(caught.value).startswith(f"{start}known layouts are leftImg8bit/SPLIT/DRIVE/")
+    write_image(tmp_path / "idd", "test/0/a")  # IDD's test split has no labels
+    assert inspect(tmp_path / "idd").total.frames == 1

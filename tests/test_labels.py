@@ -109,8 +109,9 @@ def test_parse__all_faults_of_a_file_are_told() -> None:
         parse_annotation(content)
     assert str(caught.value) == (
         "has imgWidth 0 and imgHeight '9': two positive integers are needed; object 0 has the "
-        "unknown label 'cow'; object 1 ('car') has a polygon that is no list of [x, y]; object 2 "
-        "('car') has a polygon that is no list of [x, y]; object 3 is 5, not an object"
+        "unknown label 'cow': give it one of IDD's labels, or set 'deleted': 1; object 1 ('car') has a "
+        "polygon that is no list of [x, y]; object 2 ('car') has a polygon that is no "
+        "list of [x, y]; object 3 is 5, not an object"
     )
     with pytest.raises(PolygonError, match="more than 268,435,456 pixels"):
         parse_annotation(annotation(size=(10**6, 10**6)))
@@ -198,8 +199,8 @@ def test_cli__images_of_another_tool_are_told(
     out, err = capsys.readouterr()
     assert "\nforeign   1\n" in out
     assert err == (
-        "1 label images were left alone: they differ from what the polygons give, and another tool "
-        f"made or changed them: {image}; --overwrite draws them anew, --out writes to another folder\n"
+        "1 label image was left alone: it differs from what the polygons give, and another tool made or "
+        f"changed it: {image}; --overwrite draws it anew, --out writes to another folder\n"
     )
     command = ["data", "labels", "--root", str(tmp_path), "--workers", "1", "--overwrite"]
     assert main(command) == 0
@@ -217,8 +218,9 @@ def test_cli__broken_files_are_told_and_do_not_stop_the_rest(
     out, err = capsys.readouterr()
     told = json.loads(out)
     assert (told["drawn"], told["failed"]) == (2, 2)
-    assert told["failures"][str(cow)] == "object 0 has the unknown label 'cow'"
-    assert f"{cow}: object 0 has the unknown label 'cow'\n" in err
+    what = "object 0 has the unknown label 'cow': give it one of IDD's labels, or set 'deleted': 1"
+    assert told["failures"][str(cow)] == what
+    assert f"{cow}: {what}\n" in err
     assert "a_gtFine_polygons.json: is not JSON: " in err
     assert err.endswith("2 polygon files could not be drawn\n")
     write(tmp_path, "a", good)
@@ -360,3 +362,30 @@ def test_labels__an_image_whose_record_is_lost_is_foreign_once_its_polygons_chan
     write(tmp_path, "a", annotation({"label": "bus", "polygon": SQUARE}))
     assert draw_label_images(tmp_path, workers=1).foreign == 1
     assert draw_label_images(tmp_path, workers=1, overwrite=True).drawn == 1
+
+
+def test_cli__a_broken_files_earlier_image_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path, "a", annotation({"label": "car", "polygon": SQUARE}))
+    draw_label_images(tmp_path, workers=1)
+    before = label_path(path, "level3Id").read_bytes()
+    path.write_text("[]")
+    assert main(["data", "labels", "--root", str(tmp_path), "--workers", "1"]) == 1
+    assert capsys.readouterr().err == (
+        f"{path}: is not a polygon file: it is no object with a list 'objects'; its earlier label image "
+        "stays and may be out of date\n1 polygon file could not be drawn\n"
+    )
+    assert label_path(path, "level3Id").read_bytes() == before
+
+
+def test_cli__several_images_of_another_tool_are_plural(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in "ab":
+        path = write(tmp_path, name, annotation())
+        Image.new("L", (8, 8), 7).save(label_path(path, "level3Id"))
+    assert main(["data", "labels", "--root", str(tmp_path), "--workers", "1"]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("2 label images were left alone: they differ from what the polygons give")
+    assert "made or changed them: " in err

@@ -153,10 +153,10 @@ def test_predict__index_tells_which_image_is_where(predict, tmp_path) -> None:
     index = tmp_path / "out" / "index.csv"
     second = f"x-{digest(str(paths[1]))}_segmentation"
     assert index.read_text().splitlines() == [
-        "image,folder",
-        f"{paths[1]},{second}",
-        f"{paths[0]},x_segmentation",
-        f"{paths[2]},y_segmentation",
+        "image,folder,error",
+        f"{paths[1]},{second},",
+        f"{paths[0]},x_segmentation,",
+        f"{paths[2]},y_segmentation,",
     ]
     shutil.rmtree(tmp_path / "out" / second)
     predict(paths[2])
@@ -220,7 +220,30 @@ def test_predict__too_many_pixels(predict, tmp_path) -> None:
     status, _, err = predict(tmp_path / "x.png", "--max-pixels", 959)
     assert status == 1
     assert "too_large: 40 x 24 pixels, over the limit of 959: raise --max-pixels" in err
-    assert not (tmp_path / "out").exists()
+    assert folders(tmp_path / "out") == []
+
+
+def test_predict__index_tells_why_an_image_failed(predict, tmp_path) -> None:
+    good, bad = write(tmp_path / "a.png"), write(tmp_path / "b.png")
+    index = tmp_path / "out" / "index.csv"
+    index.parent.mkdir()
+    index.write_text("image,folder\n")  # of an earlier version
+    bad.write_bytes(b"")
+    assert predict(good, bad)[0] == 1
+    expected = [
+        "image,folder,error",
+        f"{good},a_segmentation,",
+        f"{bad},,empty: the file has no bytes",
+    ]
+    assert index.read_text().splitlines() == expected
+    predict(good)
+    assert index.read_text().splitlines() == expected
+    write(bad)
+    assert predict(bad)[0] == 0
+    assert index.read_text().splitlines()[1:] == [
+        f"{good},a_segmentation,",
+        f"{bad},b_segmentation,",
+    ]
 
 
 def test_predict__decoder_bug_does_not_stop_the_rest(predict, tmp_path, monkeypatch) -> None:
@@ -464,5 +487,5 @@ def test_predict__a_terminated_one_keeps_its_index(predict, tmp_path, monkeypatc
     monkeypatch.setattr(run, "predict_images", terminated)
     assert predict(tmp_path / "in")[0] == 130
     assert (tmp_path / "out" / "index.csv").read_text() == (
-        f"image,folder\n{tmp_path}/in/0.png,0_segmentation\n"
+        f"image,folder,error\n{tmp_path}/in/0.png,0_segmentation,\n"
     )

@@ -42,7 +42,7 @@ def closed_server() -> Iterator[str]:
         def do_GET(self) -> None:
             self.send_error(403)
 
-        do_HEAD = do_GET  # noqa: N815
+        do_HEAD = do_GET
 
         def log_message(self, *_: object) -> None:
             pass

@@ -367,7 +367,7 @@ class _Canned(http.server.BaseHTTPRequestHandler):
         else:
             self._send(self.status, b"whole")
 
-    do_PUT = do_HEAD = do_GET  # noqa: N815 (http.server's names)
+    do_PUT = do_HEAD = do_GET
 
     def _send(self, status: int, body: bytes, length: int | None = None) -> None:
         self.rfile.read(int(self.headers.get("Content-Length", 0)))

@@ -1,5 +1,6 @@
 """What training leaves: a small file that is loaded wherever a whole one is, with its base."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from small_models import SMALL, assert_same, drawn_images, drawn_model, small_table
 
 from dinoidd.checkpoint.base import Base
+from dinoidd.checkpoint.digest import weights_digest
 from dinoidd.checkpoint.file import load_checkpoint, read_local_header, save_checkpoint
 from dinoidd.checkpoint.model import load_base, load_model, load_trained, read_model_info
 from dinoidd.checkpoint.trained import (
@@ -25,6 +27,7 @@ from dinoidd.inference.source import ModelSource
 from dinoidd.models import Segmenter
 from dinoidd.segmenter import Segmenter as Api
 
+SIX = json.dumps(small_table(6).stored())
 CLASSIFIER = ("query_decoder.classifier.weight", "query_decoder.classifier.bias")
 
 
@@ -137,7 +140,9 @@ def test_trained__other_base_is_refused(base: Path, tmp_path: Path) -> None:
     train_classifier(base, path)
     ours = load_checkpoint(base)[1].weights_sha256[:12]
     theirs = save_checkpoint(drawn_model(seed=3), small_table(), base).weights_sha256[:12]
-    told = f"weights {ours}; {base} has the weights {theirs}: name the base that it was trained on"
+    told = (
+        f"weights {ours}; {base} has the weights {theirs}: put that base there or name it with --ba"
+    )
     for look in (read_model_info, load_model):
         with pytest.raises(CheckpointError) as raised:
             look(str(path))
@@ -152,7 +157,8 @@ def test_trained__base_that_moved(base: Path, tmp_path: Path) -> None:
         ModelSource(checkpoint=str(path)).describe()
     assert str(raised.value) == (
         f"{path} was trained on {base}, and its base cannot be read (no such checkpoint: {base}): "
-        "name the base with --base FILE"
+        "put that base there or name it with --base FILE; where a command has no --base, make one file "
+        f"of both with 'dinoidd convert {path} --base FILE --output whole.safetensors'"
     )
     source = ModelSource(checkpoint=str(path), base=str(moved))
     assert source.describe().weights == info.weights_sha256
@@ -202,6 +208,12 @@ def test_trained__identity_tells_trainings_and_bases_apart(base: Path, tmp_path:
         exactly.load()
 
 
+def digest_of(tensors: dict[str, torch.Tensor]) -> str:
+    """As a header of JSON has it."""
+    kept = {n: t for n, t in tensors.items() if not n.startswith("optimizer.")}
+    return json.dumps(weights_digest(kept))
+
+
 def rewritten(path: Path, edit) -> Path:
     tensors, metadata = load_file(path), read_local_header(path).metadata
     edit(tensors, metadata)
@@ -212,6 +224,7 @@ def rewritten(path: Path, edit) -> Path:
 @pytest.mark.parametrize(
     ("edit", "told"),
     [
+        (lambda t, m: m.update(classes=SIX), "the model has 4 classes, the class table 'small' 6"),
         (lambda t, m: m.pop("base"), "has a broken header: 'base'"),
         (lambda t, m: m.update(base='{"place": 1}'), "has a broken header"),
         (lambda t, m: t.update(more=torch.ones(1)), "1 tensors are unknown: more"),
@@ -221,7 +234,7 @@ def rewritten(path: Path, edit) -> Path:
         ),
         (lambda t, m: [t.pop(n) for n in CLASSIFIER], "holds no trained tensor"),
         (
-            lambda t, m: t.pop(CLASSIFIER[1]),
+            lambda t, m: (t.pop(CLASSIFIER[1]), m.update(trained_sha256=digest_of(t))),
             "and its base do not fit: .'query_decoder.classifier.b",
         ),
         (lambda t, m: m.update(whole="true"), "tensors are missing: adapter"),
@@ -233,12 +246,53 @@ def test_trained__header_that_contradicts_itself(base: Path, tmp_path: Path, edi
         load_trained(rewritten(tmp_path / "best.safetensors", edit))
 
 
-def test_trained__damaged_values_are_told_on_resume(base: Path, tmp_path: Path) -> None:
+def test_trained__class_table_of_another_size(base: Path, tmp_path: Path) -> None:
+    trained, info = train_classifier(base, tmp_path / "best.safetensors")
+    path = tmp_path / "other.safetensors"
+    with pytest.raises(CheckpointError) as raised:
+        save_trained(replace(trained, info=replace(info, table=small_table(6))), path)
+    assert str(raised.value) == f"{path}: the model has 4 classes, the class table 'small' 6"
+    assert not path.exists()
+
+
+def test_trained__damaged_values_are_told(base: Path, tmp_path: Path) -> None:
     path = tmp_path / "last.safetensors"
     _, info = train_classifier(base, path)
     rewritten(path, lambda t, m: t[CLASSIFIER[1]].add_(1))
-    with pytest.raises(CheckpointError, match="is damaged: its tensors are not those"):
-        load_trained_state(path, info)
+    for look in (
+        lambda: load_trained_state(path, info),
+        lambda: load_trained(path),
+        ModelSource(checkpoint=str(path)).load,
+    ):
+        with pytest.raises(CheckpointError) as raised:
+            look()
+        assert str(raised.value).startswith(f"{path} is damaged: its tensors are not those it was")
+        assert f"its header says {info.trained_sha256[:12]}). Remove it" in str(raised.value)
+
+
+def test_trained__base_of_other_weights_under_its_old_header(base: Path, tmp_path: Path) -> None:
+    path = tmp_path / "best.safetensors"
+    train_classifier(base, path)
+    rewritten(base, lambda t, m: t["adapter.level_embed"].add_(1))
+    told = f"{base} is damaged: its tensors are not those"
+    for look in (
+        lambda: load_trained(path),
+        lambda: load_base(checkpoint=str(base), preset_name=None, table=small_table()),
+    ):
+        with pytest.raises(CheckpointError, match=told):
+            look()
+
+
+def test_trained__whole_network_with_other_constants(base: Path, tmp_path: Path) -> None:
+    model, identity = load_base(checkpoint=str(base), preset_name=None, table=small_table())
+    state = model.state_dict()
+    names = tuple(n for n, t in state.items() if t.is_floating_point() and "periods" not in n)
+    rest = {n: t for n, t in state.items() if n not in names}
+    path = tmp_path / "best.safetensors"
+    save_trained(replace(trained_on(model, identity, names), constants=rest), path)
+    rewritten(path, lambda t, m: t["constant.backbone.rope_embed.periods"].add_(1))
+    with pytest.raises(CheckpointError, match="is damaged"):
+        load_trained(path)
 
 
 def test_trained__base_option_where_none_belongs(base: Path) -> None:

@@ -1,5 +1,7 @@
 """Augmentation: image and label move together, and everything follows from seed, frame and view."""
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -62,6 +64,15 @@ def test_draw__same_for_seed_frame_and_view_alone() -> None:
     assert len({repr(d) for d in first}) == 6
     assert augmentation(8, **settings).draw("a", 0, SIZE) != first[0]
     assert augmentation(7, **settings).draw("b", 0, SIZE) != first[0]
+
+
+def test_draw__known_values() -> None:
+    """Caches are kept for long: another draw would make them stale without anyone knowing."""
+    drawn = augmentation(7, scale=(0.5, 2.0))
+    geometry, _ = drawn.draw("train/0/001", 2, SIZE)
+    assert geometry.box == pytest.approx((0.3530978, 0.3252838, 0.9320104, 0.9041964), abs=1e-6)
+    other, _ = drawn.draw(os.fsdecode(b"train/caf\xe9"), 0, SIZE)  # a name that is not UTF-8
+    assert other != drawn.draw("train/caf", 0, SIZE)[0]
 
 
 def test_draw__flips_half_and_mirrors() -> None:

@@ -207,6 +207,22 @@ def test_out_of_memory__cached_classifier() -> None:
     )
 
 
+def spent(*_: object, **__: object) -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_out_of_memory__in_the_optimizers_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.optim.AdamW, "step", spent)
+    with pytest.raises(TrainingError, match=r"^out of memory on cpu: lower micro_batch \(now 4\)"):
+        run(config_of(trained="head"))
+
+
+def test_out_of_memory__when_the_model_is_placed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nn.Module, "to", spent)
+    with pytest.raises(TrainingError, match=r"^out of memory on cpu: lower micro_batch \(now 4\)"):
+        ready_model(config_of(trained="head"))
+
+
 def test_out_of_memory__other_errors_pass() -> None:
     with pytest.raises(RuntimeError, match="a bug"), out_of_memory_told(config_of(), CPU):
         raise RuntimeError("a bug")

@@ -2,10 +2,15 @@
 
 import math
 
+import numpy as np
+import pytest
 import torch
 from training_runs import VOID
 
+from dinoidd.errors import TrainingError
 from dinoidd.training.config import LossConfig
+from dinoidd.training.criterion import SetCriterion
+from dinoidd.training.observation import Observation
 from dinoidd.training.pixel_loss import PixelCriterion, PointValues
 
 FLOOR = 1e-3
@@ -50,6 +55,23 @@ def test_pixel_loss__points_weigh_as_their_classes() -> None:
     points = [i for i, k in enumerate(labels) for _ in range(3 if k == 2 else 1)]
     expected = plain(logits[0, 0], inside[0][:, points], often)
     torch.testing.assert_close(total_B, torch.tensor([expected]))
+
+
+def test_recall__cache_of_another_loss() -> None:
+    """Each loss tells that of the other's arrays."""
+    costs = {n: np.zeros(1) for n in ("classes_G", "match_bce_LQG")}
+    queries = np.zeros((1, 2, 3), np.float32)
+    seen = Observation(key="train/0/a", view=0, queries_LQC=queries, **costs)
+    remedy = "it was made for another loss. Remove that cache, or name another folder with cache"
+    has = "(it has queries_LQC, classes_G, match_bce_LQG)"
+    for criterion, name in (
+        (PixelCriterion(LossConfig(kind="pixel"), 3), "inside_LQP"),
+        (SetCriterion(LossConfig(), 3), "match_dice_LQG"),
+    ):
+        with pytest.raises(TrainingError) as raised:
+            criterion.recall(seen)
+        told = f"the cache's observation of 'train/0/a' has no {name} {has}: {remedy}"
+        assert str(raised.value) == told
 
 
 def test_pixel_loss__nothing_labelled() -> None:

@@ -1,5 +1,6 @@
 """Points are the same wherever they are drawn."""
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -7,6 +8,7 @@ from dataclasses import replace
 import torch
 from training_runs import LOSS
 
+from dinoidd.training.key_bytes import key_bytes
 from dinoidd.training.points import draw_points
 from dinoidd.training.targets import Targets
 
@@ -39,6 +41,13 @@ def test_points__seed_key_and_view_matter() -> None:
     drawn = [(0, "a", 0), (1, "a", 0), (0, "b", 0), (0, "a", 1), (0, "a", 0)]
     *others, again = (draw_points(LOSS, *each).matching_P2 for each in drawn)
     assert [bool((o == again).all()) for o in others] == [True, False, False, False]
+
+
+def test_points__name_that_is_not_utf8() -> None:
+    name = os.fsdecode(b"train/0/caf\xe9")
+    assert key_bytes(name) == b"train/0/caf\xe9"
+    points, other = (draw_points(LOSS, 0, key, 0) for key in (name, "train/0/caf"))
+    assert not torch.equal(points.matching_P2, other.matching_P2)
 
 
 def test_points__counts() -> None:

@@ -18,7 +18,7 @@ class RunTimes:
     """One training, by its own records and by the clock on the wall."""
 
     rows: list[dict[str, Any]]  # of metrics.jsonl
-    wall_seconds: float  # of the whole call, with the start of its processes
+    wall_seconds: float  # of the whole call, with all that is no epoch
     extraction_seconds: float = 0.0
     training_images: int = 0
     validation_images: int = 0
@@ -29,8 +29,8 @@ class RunTimes:
         return [row["seconds"] for row in self.rows]
 
     @property
-    def startup_seconds(self) -> float:
-        """What is neither an epoch nor the extraction: processes, plan, checkpoints."""
+    def other_seconds(self) -> float:
+        """Neither epochs nor extraction: processes start, checkpoints and curves are written."""
         return self.wall_seconds - self.extraction_seconds - sum(self.epoch_seconds)
 
 
@@ -44,8 +44,8 @@ class TrainSpeed:
     uncached_epochs: list[float]  # seconds of each that was run
     cached_epochs: list[float]  # of all
     extraction_seconds: float
-    uncached_startup_seconds: float
-    cached_startup_seconds: float
+    uncached_other_seconds: float
+    cached_other_seconds: float
     ray_seconds: float  # to start Ray itself, in neither
     train_loss_difference: float  # the largest one, of the epochs that both have run
     val_loss_difference: float
@@ -81,15 +81,15 @@ class TrainSpeed:
 
     @property
     def uncached_wall(self) -> float:
-        return self.uncached_startup_seconds + self.uncached_run
+        return self.uncached_other_seconds + self.uncached_run
 
     @property
     def cached_wall(self) -> float:
-        return self.cached_startup_seconds + self.cached_run
+        return self.cached_other_seconds + self.cached_run
 
     @property
     def wall_ratio(self) -> float:
-        """Of the whole runs with the start of their processes, which a longer run dwarfs."""
+        """Of the whole runs with all that is no epoch; to the uncached one that of its few epochs."""
         return self.uncached_wall / self.cached_wall
 
     def to_dict(self) -> dict[str, Any]:
@@ -145,7 +145,7 @@ def _timed(config: TrainConfig, name: str) -> RunTimes:
     )
     logger.info(
         f"{name}: {len(times.rows)} epochs in {sum(times.epoch_seconds):.2f} s, extraction "
-        f"{times.extraction_seconds:.1f} s, the rest {times.startup_seconds:.1f} s"
+        f"{times.extraction_seconds:.1f} s, the rest {times.other_seconds:.1f} s"
     )
     return times
 
@@ -167,8 +167,8 @@ def compared(
         uncached_epochs=uncached.epoch_seconds,
         cached_epochs=cached.epoch_seconds,
         extraction_seconds=cached.extraction_seconds,
-        uncached_startup_seconds=uncached.startup_seconds,
-        cached_startup_seconds=cached.startup_seconds,
+        uncached_other_seconds=uncached.other_seconds,
+        cached_other_seconds=cached.other_seconds,
         ray_seconds=ray_seconds,
         train_loss_difference=_furthest(uncached, same_epochs, "train_loss"),
         val_loss_difference=_furthest(uncached, same_epochs, "val_loss"),
@@ -201,10 +201,11 @@ def format_speed(speed: TrainSpeed) -> str:
             f"one epoch         {speed.epoch_ratio:9.1f} times as fast",
             f"{f'{epochs} epochs':<18}{speed.run_ratio:9.1f} times as fast, with the extraction "
             f"({speed.uncached_run:.0f} s, extrapolated, to {speed.cached_run:.1f} s)",
-            f"on the wall       {speed.wall_ratio:9.1f} times as fast, with start-up too "
+            f"on the wall       {speed.wall_ratio:9.1f} times as fast, with all else too "
             f"({speed.uncached_wall:.0f} s to {speed.cached_wall:.1f} s)",
-            f"start-up          {speed.uncached_startup_seconds:9.1f} s uncached, "
-            f"{speed.cached_startup_seconds:.1f} s cached; Ray itself {speed.ray_seconds:.1f} s",
+            f"all else          {speed.uncached_other_seconds:9.1f} s uncached, "
+            f"{speed.cached_other_seconds:.1f} s cached: processes start, checkpoints and curves are "
+            f"written; before it Ray starts in {speed.ray_seconds:.1f} s",
             f"loss curves differ by at most {speed.train_loss_difference:.1e} (training) and "
             f"{speed.val_loss_difference:.1e} (validation) in {few} epochs",
             f"confusion matrices differ by {speed.pixels_judged_otherwise:,} pixels",

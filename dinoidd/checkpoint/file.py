@@ -1,6 +1,5 @@
 """dinoidd's own checkpoint: one safetensors file that holds weights, sizes and class table."""
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from dinoidd.checkpoint.digest import verify_weights, weights_digest
 from dinoidd.checkpoint.header import Header, read_header
 from dinoidd.checkpoint.load import assign, fill, refuse
 from dinoidd.checkpoint.tensor_file import TensorFile
@@ -47,10 +47,7 @@ def save_checkpoint(
         CheckpointError: the class table has another number of classes than the model, or the file
             cannot be written.
     """
-    if len(table) != model.config.classes:
-        raise CheckpointError(
-            f"the model has {model.config.classes} classes, the class table '{table.name}' {len(table)}"
-        )
+    check_classes(str(path), model.config, table)
     state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     info = CheckpointInfo(
         config=model.config, table=table, weights_sha256=weights_digest(state), trained=trained
@@ -64,6 +61,15 @@ def save_checkpoint(
     }
     write_tensors(state, metadata, path)
     return info
+
+
+def check_classes(label: str, config: SegmenterConfig, table: ClassTable) -> None:
+    """Raise a CheckpointError where the class table has another number of classes than the model."""
+    if len(table) != config.classes:
+        raise CheckpointError(
+            f"{label}: the model has {config.classes} classes, the class table '{table.name}' "
+            f"{len(table)}"
+        )
 
 
 def write_tensors(state: dict[str, Tensor], metadata: dict[str, str], path: Path) -> None:
@@ -117,6 +123,7 @@ def read_checkpoint_info(header: Header, label: str) -> CheckpointInfo:
         )
     except (KeyError, TypeError, ValueError, DinoiddError) as error:
         raise CheckpointError(f"{label} has a broken header: {error}") from error
+    check_classes(label, info.config, info.table)
     expected = {n: tuple(t.shape) for n, t in meta_segmenter(info.config).state_dict().items()}
     wrong = sorted(n for n, shape in header.shapes.items() if expected.get(n, shape) != shape)
     refuse(
@@ -150,10 +157,11 @@ def load_checkpoint(
     """The model of a file, in its stored dtype or another.
 
     Raises:
-        CheckpointError: the file is broken or its tensors do not fit its own header.
+        CheckpointError: the file is broken or its tensors are not those that its header tells of.
     """
     info = read_checkpoint_info(read_local_header(path), str(path))
     model = meta_segmenter(info.config)
+    verify_weights(path, model.state_dict(), info.weights_sha256)
     file = TensorFile(path)
     state = fill(model, set(model.state_dict()), file, set(file.names), str(path), dtype)
     return assign(model, state), info
@@ -169,13 +177,3 @@ def config_from_dict(values: dict[str, Any]) -> SegmenterConfig:
         "std": tuple(values["std"]),
     }
     return SegmenterConfig(**{**values, **parts})
-
-
-def weights_digest(state: dict[str, Tensor]) -> str:
-    """A sha256 over every tensor's name, dtype, shape and bytes."""
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        tensor = state[name]
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()

@@ -7,12 +7,12 @@ from torch import Tensor
 
 from dinoidd.checkpoint.base import Base
 from dinoidd.checkpoint.cache import local_checkpoint, remote_header
+from dinoidd.checkpoint.digest import verify_weights, weights_digest
 from dinoidd.checkpoint.file import (
     CheckpointInfo,
     load_checkpoint,
     read_checkpoint_info,
     read_local_header,
-    weights_digest,
 )
 from dinoidd.checkpoint.load import assign, cast, fill, with_classes
 from dinoidd.checkpoint.tensor_file import TensorFile
@@ -61,7 +61,8 @@ def load_model(
         weights: the digest that the file has to have, where the caller knows it.
 
     Raises:
-        CheckpointError: as `read_model_info`, or tensors do not fit.
+        CheckpointError: as `read_model_info`; tensors do not fit, or are not those that the header
+            tells of, in the file or in its base (`verify_weights` says what that costs).
     """
     path, label = local_checkpoint(uri, options, weights), shown(uri)
     header = read_local_header(path)
@@ -121,6 +122,7 @@ def _joined(
     path: Path, label: str, info: TrainedInfo, names: dict[str, str], where: Where
 ) -> Segmenter:
     """The trained tensors in their base's place."""
+    verify_weights(path, names.values(), info.trained_sha256)
     dtype = where[1]
     model = meta_segmenter(info.config)
     kept = {}
@@ -171,7 +173,7 @@ def _base_info(
     except CheckpointError as error:
         raise CheckpointError(
             f"{label} was trained on {info.base.place}, and its base cannot be read ({error}): "
-            "name the base with --base FILE"
+            f"{_name_base(label)}"
         ) from error
 
 
@@ -179,9 +181,16 @@ def _check_base(label: str, info: TrainedInfo, place: str, found: CheckpointInfo
     if found.weights_sha256 != info.base.weights:
         raise CheckpointError(
             f"{label} was trained on {info.base.place}, weights {info.base.weights[:12]}; "
-            f"{shown(place)} has the weights {found.weights_sha256[:12]}: name the base that it was "
-            "trained on with --base FILE"
+            f"{shown(place)} has the weights {found.weights_sha256[:12]}: {_name_base(label)}"
         )
+
+
+def _name_base(label: str) -> str:
+    """What to do, also for who has a command that takes no --base."""
+    return (
+        "put that base there or name it with --base FILE; where a command has no --base, make one file "
+        f"of both with 'dinoidd convert {label} --base FILE --output whole.safetensors'"
+    )
 
 
 def _refuse_base(label: str, base: str | None) -> None:

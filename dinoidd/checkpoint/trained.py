@@ -13,7 +13,8 @@ from typing import Any
 from torch import Tensor
 
 from dinoidd.checkpoint.base import Base
-from dinoidd.checkpoint.file import config_from_dict, weights_digest, write_tensors
+from dinoidd.checkpoint.digest import damaged, weights_digest
+from dinoidd.checkpoint.file import check_classes, config_from_dict, write_tensors
 from dinoidd.checkpoint.header import Header
 from dinoidd.checkpoint.load import refuse
 from dinoidd.checkpoint.tensor_file import TensorFile
@@ -69,8 +70,10 @@ def save_trained(trained: Trained, path: Path) -> TrainedInfo:
     """Write the file, completed under a temporary name first; `whole` and the digest are filled in.
 
     Raises:
-        CheckpointError: the tensors are not the model's, or the file cannot be written.
+        CheckpointError: the tensors are not the model's, the class table has another number of classes,
+            or the file cannot be written.
     """
+    check_classes(str(path), trained.info.config, trained.info.table)
     tensors = _plain(trained.tensors)
     constants = _plain(trained.constants, _CONSTANT)
     stored = {n.removeprefix(_CONSTANT): tuple(t.shape) for n, t in (constants | tensors).items()}
@@ -127,6 +130,7 @@ def read_trained_info(header: Header, label: str) -> TrainedInfo:
         )
     except (KeyError, TypeError, ValueError, DinoiddError) as error:
         raise CheckpointError(f"{label} has a broken header: {error}") from error
+    check_classes(label, info.config, info.table)
     shapes = {name: header.shapes[stored] for name, stored in stored_names(header).items()}
     _check_tensors(label, shapes, _shapes(info.config))
     if info.whole and (missing := set(_shapes(info.config)) - set(shapes)):
@@ -146,8 +150,9 @@ def load_trained_state(path: Path, info: TrainedInfo) -> Trained:
         prefix = next(prefix for prefix in parts if name.startswith(prefix))
         parts[prefix][name.removeprefix(prefix)] = file.copy(name)
     tensors, constants = parts[""], parts[_CONSTANT]
-    if weights_digest(_plain(constants, _CONSTANT) | tensors) != info.trained_sha256:
-        raise CheckpointError(f"{path} is damaged: its tensors are not those it was written with")
+    found = weights_digest(_plain(constants, _CONSTANT) | tensors)
+    if found != info.trained_sha256:
+        raise damaged(path, found, info.trained_sha256)
     optimizer = parts[_OPTIMIZER]
     return Trained(info=info, tensors=tensors, optimizer=optimizer, constants=constants)
 

@@ -4,7 +4,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
-from dinoidd.cli.options import add_storage_options, storage_options
+from dinoidd.cli.options import add_storage_options
 
 if TYPE_CHECKING:
     from dinoidd.models import SegmenterConfig
@@ -63,8 +63,9 @@ def run(args: argparse.Namespace) -> int:
         output="-",
         checkpoint=args.checkpoint,
         preset=args.preset,
+        endpoint_url=args.endpoint_url,
     )
-    plan = plan_memory(_model(config, args), config)
+    plan = plan_memory(_model(config), config)
     fits = room is None or plan.peak <= room
     if args.json:
         told = {"gpu_memory": room, "fits": fits, "advice": [] if fits else plan.advice()}
@@ -76,15 +77,16 @@ def run(args: argparse.Namespace) -> int:
     return 0 if fits else DOES_NOT_FIT
 
 
-def _model(config: "TrainConfig", args: argparse.Namespace) -> "SegmenterConfig":
+def _model(config: "TrainConfig") -> "SegmenterConfig":
     from dinoidd.checkpoint.model import read_model_info
     from dinoidd.classes import load_class_table
     from dinoidd.models import preset
     from dinoidd.models.config import resized
+    from dinoidd.training.samples import storage_of
 
     classes = len(load_class_table(config.classes))
     if config.checkpoint is not None:
-        info = read_model_info(config.checkpoint, storage_options(args))
+        info = read_model_info(config.checkpoint, storage_of(config))
         return resized(info.config, classes=classes)
     assert config.preset is not None
     return resized(preset(config.preset), classes=classes)

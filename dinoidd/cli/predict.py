@@ -19,7 +19,8 @@ EPILOG = """\
 For street.jpg it writes DIR/street_segmentation/ with original.png, segmentation_raw.npy (class ids,
 uint8), segmentation_colored.png, comparison.png and class_statistics.txt. Images of a folder keep the
 folders below it; a second image with the same name gets eight hexadecimal digits behind it. DIR/index.csv
-tells which image is in which folder, or its error. Meant for images to be looked at: `dinoidd segment` is for buckets.
+tells which image is in which folder, or why in none. Meant for images to be looked at: `dinoidd segment`
+is for buckets.
 Exit status: 0, or 1 where an image could not be segmented or an IMAGE was not found.
 
 examples:

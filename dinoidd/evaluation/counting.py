@@ -103,8 +103,9 @@ class Counting:
             hint = ": --allow-size-mismatch, or a --resolution, resizes it"
             result.problems.append(Problem(file=place, what=what + hint))
             return
-        if not self.any_size and (what := _other_shape(drawn.full_size, label.full_size)):
-            result.problems.append(Problem(file=place, what=what, counted=True))
+        shape = None if self.any_size else _other_shape(drawn.full_size, label.full_size)
+        if shape is not None:
+            result.problems.append(Problem(file=place, what=shape, counted=True))
         height, width = label.ids.shape
         distance = boundary_distance(height, width, self.boundary_ratio)
         result.boundary_widths.add(distance)

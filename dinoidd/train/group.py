@@ -1,8 +1,13 @@
 """The workers of a run as torch.distributed knows them."""
 
+from functools import partial
+
 import numpy as np
 import torch
 import torch.distributed
+from torch.nn.parallel import DistributedDataParallel
+
+from dinoidd.training.trainer import Wrap
 
 
 class Group:
@@ -18,3 +23,13 @@ class Group:
         tensor = torch.from_numpy(np.array(values)).to(self._device)
         torch.distributed.all_reduce(tensor)
         return tensor.cpu().numpy()
+
+
+def averaging(device: torch.device) -> Wrap:
+    """Lets workers average their gradients (DDP).
+
+    Each keeps the running statistics of its own images: the first one's are not everybody's, and
+    `fit` averages them after an epoch.
+    """
+    devices = [device] if device.type == "cuda" else None
+    return partial(DistributedDataParallel, device_ids=devices, broadcast_buffers=False)

@@ -8,15 +8,18 @@ from dinoidd.errors import OutputError
 from dinoidd.segment.run_record import differences, now, versions
 from dinoidd.storage import Store
 from dinoidd.train.plan import Plan
+from dinoidd.training.parameters import norms_learn
 from dinoidd.training.recipes import to_plain
 from dinoidd.training.settings import flattened
 
 NAME, CONFIG, SUMMARY = "training.json", "config.json", "summary.json"
-# Where and how fast it runs, and what the identity tells in another way.
+# Where and how fast it runs, and what the identity tells in another way. Where BatchNorms learn, what
+# a forward sees of a step decides as well.
+_FORWARD = {"workers", "micro_batch"}
 FREE = {
     *("data", "output", "checkpoint", "preset", "classes", "encoding", "cache", "endpoint_url"),
     *("train_split", "val_split", "max_train_images", "max_val_images", "image_size"),
-    *("workers", "micro_batch", "use_gpu", "accelerator_type", "threads", "max_failures"),
+    *(*_FORWARD, "use_gpu", "accelerator_type", "threads", "max_failures"),
     *("activation_checkpointing", "sharding", "compile", "mlflow"),
 }
 
@@ -33,7 +36,8 @@ class TrainingRun:
 def run_identity(plan: Plan) -> dict[str, Any]:
     """Everything that decides the curve of a run, as it comes back from JSON."""
     settings = flattened(to_plain(plan.config))
-    decisive = {name: value for name, value in settings.items() if name not in FREE}
+    free = FREE - _FORWARD if norms_learn(plan.config) else FREE
+    decisive = {name: value for name, value in settings.items() if name not in free}
     return json.loads(json.dumps(plan.identity() | decisive))
 
 

@@ -24,6 +24,7 @@ from dinoidd.train.head_file import write_head
 from dinoidd.train.plan import Plan
 from dinoidd.training.batch import ImageBatch
 from dinoidd.training.cache_file import Unusable, cache_table, errors_of, write_cache_file
+from dinoidd.training.memory import out_of_memory_told
 from dinoidd.training.observation import Observation
 from dinoidd.training.observe import observe
 from dinoidd.training.prepare import prepare
@@ -94,15 +95,20 @@ class ReadExamples:
 
 
 class ObserveExamples:
-    """Rows with images to rows of the cache; holds the frozen network."""
+    """Rows with images to rows of the cache; holds the frozen network.
+
+    Raises:
+        TrainingError: memory is spent, when it is made or called.
+    """
 
     def __init__(self, plan: Plan, pieces: Pieces, device: str, threads: int) -> None:
         expandable_segments()
         torch.set_num_threads(threads)
-        self._plan, self._pieces = plan, pieces
-        model, base = load_plan_base(plan)
+        self._plan, self._pieces, self._device = plan, pieces, torch.device(device)
+        with out_of_memory_told(plan.config, self._device):
+            model, base = load_plan_base(plan)
         write_head(plan, model, base)
-        self._model = prepare(model, plan.config, torch.device(device))
+        self._model = prepare(model, plan.config, self._device)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         piece = table.column("piece")[0].as_py()
@@ -115,7 +121,8 @@ class ObserveExamples:
         usable = [i for i, row in enumerate(examples) if row["error"] is None]
         for some in batches(usable, self._plan.config.network_batch):
             batch = self._batch(table.take(some))
-            found = observe(self._model, batch, self._plan.config, validation=kind == "val")
+            with out_of_memory_told(self._plan.config, self._device):
+                found = observe(self._model, batch, self._plan.config, validation=kind == "val")
             for i, observation in zip(some, found, strict=True):
                 keep = kind == "val" and pictured(examples[i]["row"])
                 rows[i] = observation if keep else replace(observation, image_SS3=None)

@@ -1,7 +1,7 @@
 """One worker of a run: what Ray Train starts on each device."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +11,6 @@ import ray
 import ray.train
 import ray.train.torch
 import torch
-from torch import nn
 
 from dinoidd.checkpoint.base import Base
 from dinoidd.errors import DinoiddError, StorageError
@@ -20,7 +19,7 @@ from dinoidd.models import Segmenter
 from dinoidd.train.cache import CacheRecord
 from dinoidd.train.cached_feed import CachedFeed
 from dinoidd.train.feed import RayFeed
-from dinoidd.train.group import Group
+from dinoidd.train.group import Group, averaging
 from dinoidd.train.head_file import read_head
 from dinoidd.train.plan import Plan
 from dinoidd.train.relay import Nobody, RelayedRecorder, RelayedWarnings
@@ -35,6 +34,7 @@ from dinoidd.training.parameters import constant_tensors
 from dinoidd.training.prepare import prepare
 from dinoidd.training.record import RunRecorder
 from dinoidd.training.sharding import whole
+from dinoidd.training.trainer import Wrap
 from dinoidd.training.world import World
 
 
@@ -82,7 +82,7 @@ def _train(job: Job) -> None:
     if device.type == "cpu":
         torch.set_num_threads(job.threads)
     world = Group(device)
-    model, base = _model(job, device)
+    model, base = _model(job, world, device)
     constants = {n: whole(t).cpu() for n, t in constant_tensors(model, config).items()}
     feed = _feed(job, world)
     state = last_state(job.plan, world)
@@ -113,12 +113,12 @@ def _train(job: Job) -> None:
         )
 
 
-def _model(job: Job, device: torch.device) -> tuple[Segmenter | ClassifierHead, Base]:
+def _model(job: Job, world: World, device: torch.device) -> tuple[Segmenter | ClassifierHead, Base]:
     """What is trained, as the base has it."""
     config = job.plan.config
     if job.cache is None:
         model, base = load_plan_base(job.plan)
-        return prepare(model, config, device), base
+        return prepare(model, config, device, world.size), base
     head, base = read_head(job.plan)
     return head.to(device), base
 
@@ -135,8 +135,7 @@ def _feed(job: Job, world: World) -> Feed[Any]:
     return RayFeed(training, validation, world, config.threads)
 
 
-def _wrap(job: Job, world: World, device: torch.device) -> Callable[[nn.Module], nn.Module] | None:
+def _wrap(job: Job, world: World, device: torch.device) -> Wrap | None:
     if world.size == 1 or job.plan.config.sharding == "fsdp":
         return None
-    devices = [device] if device.type == "cuda" else None
-    return partial(nn.parallel.DistributedDataParallel, device_ids=devices)
+    return averaging(device)

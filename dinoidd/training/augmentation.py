@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from dinoidd.training.config import AugmentationConfig
+from dinoidd.training.key_bytes import key_bytes
 
 MEAN_COLOR = (124, 116, 104)  # of web images; it fills what a shrunken image leaves of the square
 # Ranges of the photometric distortion: those of SSD (arXiv 1512.02325), which Mask2Former trains with.
@@ -78,7 +79,7 @@ class Augmentation:
 
     def draw(self, key: str, view: int, size: int) -> tuple[Geometry, ColorChange]:
         """The same for the same seed, frame and view, whoever asks and in whatever order."""
-        digest = hashlib.blake2b(key.encode(errors="surrogateescape"), digest_size=8).digest()
+        digest = hashlib.blake2b(key_bytes(key), digest_size=8).digest()
         generator = np.random.default_rng((self.seed, int.from_bytes(digest, "little"), view))
         flip = bool(generator.random() < 0.5) and self.config.flip
         scale = generator.uniform(*self.config.scale)

@@ -46,7 +46,7 @@ class KnownPairs:
 
     def __init__(self, observation: Observation) -> None:
         self.classes_G, self.match_bce_LQG, self.match_dice_LQG, self._bce_LQG, self._dice_LQG = (
-            _there(getattr(observation, name)) for name in _ARRAYS
+            observation.array(name) for name in _ARRAYS
         )
 
     def matched(self, match: Match) -> tuple[Tensor, Tensor]:
@@ -164,8 +164,3 @@ def _stacked(layers: list[tuple[Tensor, Tensor]]) -> tuple[np.ndarray, np.ndarra
     bce, dice = zip(*layers, strict=True)
     both = torch.stack([torch.stack(bce), torch.stack(dice)]).cpu().numpy()
     return both[0], both[1]
-
-
-def _there(array: np.ndarray | None) -> np.ndarray:
-    assert array is not None, "the observation was made for another loss"
-    return array

@@ -15,7 +15,7 @@ from dinoidd.training.config import TrainConfig
 from dinoidd.training.early_stopping import BestEpoch
 from dinoidd.training.head import ClassifierHead
 from dinoidd.training.memory import out_of_memory_told, peak_bytes, reset_peak
-from dinoidd.training.parameters import running_statistics, synchronised_norms, training_mode
+from dinoidd.training.parameters import running_statistics, training_mode
 from dinoidd.training.records import EpochRecord, Recorder
 from dinoidd.training.sharding import is_sharded
 from dinoidd.training.state import RunState, capture, restore
@@ -50,11 +50,12 @@ def fit(
     """Train, and go on from `state` if there is one.
 
     Args:
-        model: made ready by `prepare`; the head of such a model trains on observations.
+        model: made ready by `prepare` for that many workers; the head of such a model trains on
+            observations.
         feed: batches of images, or for the head lists of observations.
         save: gets the state after each epoch, and whether it is the best one. Called by every worker.
-        wrap: makes workers average their gradients (DDP); None for one worker, left out for a sharded
-            model, which does so itself.
+        wrap: makes workers average their gradients (DDP), and leaves their BatchNorms' statistics alone;
+            None for one worker, left out for a sharded model, which does so itself.
 
     Raises:
         TrainingError: the loss is not a number, or memory is spent.
@@ -93,11 +94,12 @@ class _Run:
         self.epoch, self.best = 0, BestEpoch()
         self._config, self._feed, self._world, self._device = config, feed, world, device
         self._model = model
-        self._losses = _losses(model, config, world, device)
+        self._losses = _losses(model, config, device)
         steps = config.epochs * feed.steps_per_epoch
         self._trainer = Trainer(self._losses, model, config, world, device, steps)
         if state is not None:
-            restore(model, self._trainer.optimizer, state)
+            with out_of_memory_told(config, device):
+                restore(model, self._trainer.optimizer, state)
             self.epoch, self._trainer.step_number = state.epoch, state.step
             self.best = BestEpoch(state.best_epoch, state.best_miou)
         sharded = is_sharded(model)
@@ -183,12 +185,10 @@ class _Run:
 
 
 def _losses(
-    model: Segmenter | ClassifierHead, config: TrainConfig, world: World, device: torch.device
+    model: Segmenter | ClassifierHead, config: TrainConfig, device: torch.device
 ) -> nn.Module:
     if isinstance(model, ClassifierHead):
         return CachedLosses(model, config, device)
-    if world.size > 1 and device.type == "cuda":
-        synchronised_norms(model)
     return ImageLosses(model, config, device)
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
+from dinoidd.errors import TrainingError
+
 
 @dataclass(frozen=True, kw_only=True)
 class Observation:
@@ -38,6 +40,21 @@ class Observation:
         """The arrays that are there, by name; Observation(key=, view=, **arrays) is the way back."""
         named = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _NAMES}
         return {name: array for name, array in named.items() if array is not None}
+
+    def array(self, name: str) -> np.ndarray:
+        """An array that has to be there.
+
+        Raises:
+            TrainingError: it is not, as the observation was made for something else.
+        """
+        array = getattr(self, name)
+        if array is None:
+            has = ", ".join(self.arrays)
+            raise TrainingError(
+                f"the cache's observation of '{self.key}' has no {name} (it has {has}): it was made for "
+                "another loss. Remove that cache, or name another folder with cache"
+            )
+        return array
 
 
 _NAMES = ("key", "view")

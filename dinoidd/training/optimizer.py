@@ -12,7 +12,7 @@ from dinoidd.training.sharding import placed
 
 # Learned tables outside of nn.Embedding; like norms and biases they are not pulled to zero.
 _TABLES = ("cls_token", "storage_tokens", "level_embed", "level_encoding")
-_STATE = ("step", "exp_avg", "exp_avg_sq")
+STATE = ("step", "exp_avg", "exp_avg_sq")
 
 
 def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
@@ -74,7 +74,7 @@ def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dic
         f"{kind}.{name}": optimizer.state[parameter][kind]
         for name, parameter in model.named_parameters()
         if parameter in optimizer.state
-        for kind in _STATE
+        for kind in STATE
     }
 
 
@@ -84,7 +84,7 @@ def restore_optimizer(
     """Put the state of `optimizer_tensors` back."""
     for name, parameter in model.named_parameters():
         if f"step.{name}" in tensors:
-            step, *moments = (tensors[f"{kind}.{name}"].clone() for kind in _STATE)
+            step, *moments = (tensors[f"{kind}.{name}"].clone() for kind in STATE)
             state = {"step": step.to(parameter.device)}
-            state |= {k: placed(m, parameter) for k, m in zip(_STATE[1:], moments, strict=True)}
+            state |= {k: placed(m, parameter) for k, m in zip(STATE[1:], moments, strict=True)}
             optimizer.state[parameter] = state

@@ -52,8 +52,18 @@ def training_mode(model: nn.Module) -> None:
         module.train()
 
 
+def norms_learn(config: TrainConfig) -> bool:
+    """Whether BatchNorms are trained; all of them are the adapter's.
+
+    They use the statistics of a worker's micro-batch (of all workers' on CUDA), so that the curve
+    depends on `workers` and `micro_batch`, as it does nowhere else.
+    """
+    return "adapter." in _PARTS[config.trained]
+
+
 def synchronised_norms(model: Segmenter) -> Segmenter:
-    """BatchNorms that learn take their statistics over all workers. For CUDA and process groups."""
+    """BatchNorms that learn take their statistics over all workers. For CUDA and process groups, and
+    before the model is sharded."""
     for name, module in _learning_norms(model).items():
         model.set_submodule(name, nn.SyncBatchNorm.convert_sync_batchnorm(module))
     return model

@@ -51,10 +51,8 @@ class PixelCriterion:
         return {"inside_LQP": inside.cpu().numpy(), "labels_P": values.labels_P.cpu().numpy()}
 
     def recall(self, observation: Observation) -> PointValues:
-        inside, labels = observation.inside_LQP, observation.labels_P
-        assert inside is not None, "the observation was made for another loss"
-        assert labels is not None
-        return PointValues(_tensor(inside), _tensor(labels))
+        inside_LQP, labels_P = (observation.array(name) for name in PointValues._fields)
+        return PointValues(_tensor(inside_LQP), _tensor(labels_P))
 
     def losses(
         self, logits_BLQK1: Tensor, samples: list[PointValues]

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from dinoidd.training.config import LossConfig
+from dinoidd.training.key_bytes import key_bytes
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ def draw_points(loss: LossConfig, seed: int, key: str, view: int) -> Points:
         key: of the frame.
         view: of its augmented passes.
     """
-    digest = hashlib.sha256(f"{seed}/{view}/{key}".encode()).digest()
+    digest = hashlib.sha256(key_bytes(f"{seed}/{view}/{key}")).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
     uncertain = uncertain_points(loss)
     counts = (loss.points, candidate_points(loss), loss.points - uncertain)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -15,14 +16,20 @@ from dinoidd.training.recompute import layers
 from dinoidd.training.world import World
 
 
-def shard(model: Segmenter) -> Segmenter:
+def shard(model: Segmenter, device: torch.device) -> Segmenter:
     """The same model, in place, over all workers of the process group. Gradients are averaged.
 
-    A unit is a backbone block, an interaction or a decoder layer; what is left is one more.
+    A unit is a backbone block, an interaction or a decoder layer; what is left is one more. FSDP takes
+    each to the device and leaves this worker's part there, so that a model on the CPU is never whole
+    on the device.
+
+    Args:
+        device: of this worker; the current one where it is a GPU.
     """
+    mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
     for layer in layers(model):
-        fully_shard(layer)
-    fully_shard(model)
+        fully_shard(layer, mesh=mesh)
+    fully_shard(model, mesh=mesh)
     return model
 
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dinoidd.training.optimizer import optimizer_tensors, restore_optimizer
+from dinoidd.errors import CheckpointError
+from dinoidd.training.optimizer import STATE, optimizer_tensors, restore_optimizer
 from dinoidd.training.parameters import trained_tensors
 from dinoidd.training.sharding import placed, whole
 
@@ -47,13 +48,32 @@ def capture(
 
 
 def restore(model: nn.Module, optimizer: torch.optim.Optimizer, state: RunState) -> None:
-    """Put a captured state back into a model prepared in the same way."""
-    own = trained_tensors(model)
-    assert own.keys() == state.weights.keys(), "the state is of another training"
+    """Put a captured state back into a model prepared in the same way.
+
+    Raises:
+        CheckpointError: the state is of another training; nothing is changed then.
+    """
+    _check_same(model, state)
     with torch.no_grad():
-        for name, tensor in own.items():
+        for name, tensor in trained_tensors(model).items():
             tensor.copy_(placed(state.weights[name], tensor))
     restore_optimizer(model, optimizer, state.optimizer)
+
+
+def _check_same(model: nn.Module, state: RunState) -> None:
+    expected = {name: tensor.shape for name, tensor in trained_tensors(model).items()}
+    for name, parameter in model.named_parameters():
+        if f"step.{name}" in state.optimizer:  # what never had a gradient has no moments
+            moments = {f"{kind}.{name}": parameter.shape for kind in STATE}
+            expected |= moments | {f"step.{name}": torch.Size()}
+    found = {name: tensor.shape for name, tensor in (state.weights | state.optimizer).items()}
+    wrong = sorted(n for n in expected | found if expected.get(n) != found.get(n))
+    if wrong:
+        raise CheckpointError(
+            f"the state after epoch {state.epoch} is of another training: {len(wrong)} tensors are "
+            f"missing, unknown or of another shape, {wrong[0]} first. Go on with the settings that it "
+            "was begun with, or train into another output"
+        )
 
 
 def _copied(tensors: dict[str, Tensor], keep: bool) -> dict[str, Tensor]:

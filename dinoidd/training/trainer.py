@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from dinoidd.errors import TrainingError
@@ -113,9 +112,10 @@ class Trainer:
         return losses
 
     def _synchronised(self, is_last: bool) -> AbstractContextManager:
-        """Workers exchange gradients with the step's last micro-batch only."""
-        if isinstance(self.model, FSDPModule):
-            self.model.set_requires_gradient_sync(is_last)
+        """DDP's workers exchange gradients with the step's last micro-batch only.
+
+        FSDP's do with each one: it would keep whole gradients until then, and has room for parts.
+        """
         if isinstance(self.losses, DistributedDataParallel) and not is_last:
             return self.losses.no_sync()
         return nullcontext()
@@ -125,7 +125,8 @@ class Trainer:
         length = float(whole(norm))
         self._require_finite(length, "gradient's norm", epoch, keys)
         set_rates(self.optimizer, rate)
-        self.optimizer.step()
+        with out_of_memory_told(self._config, self._device):  # the first step makes the moments
+            self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step_number += 1
         return length

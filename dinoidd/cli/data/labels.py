@@ -17,7 +17,8 @@ DESCRIPTION = (
     "the hidden file .dinoidd_labels beside them tells. Images that another tool made stay, and are "
     "told where they differ from the polygons; so are images whose line in that file was lost (it is "
     "written after the image) and whose polygons have changed since: --overwrite draws them. A broken "
-    "polygon file is told too; a label image that it had stays. Neither stops the rest, and the exit status is then 1."
+    "polygon file is told too, and a label image that it had stays. Neither stops the rest, and the exit "
+    "status is then 1."
 )
 
 
