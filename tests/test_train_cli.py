@@ -41,8 +41,8 @@ def test_train__options_and_settings(
     )
     assert asked == [(expected, "auto")]
     assert capsys.readouterr().out.splitlines() == [
-        "best miou                0.5123",
-        "epochs                   3",
+        "best miou                    0.5123",
+        "epochs                       3",
     ]
 
 

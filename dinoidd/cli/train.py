@@ -13,6 +13,7 @@ _SETTINGS = (
     *("data", "output", "checkpoint", "preset", "classes", "cache", "epochs", "batch_size"),
     *("image_size", "workers", "seed", "endpoint_url"),
 )
+_OF_BEST = ("train_loss", "val_loss", "pixel_accuracy")  # of a run's summary
 EXAMPLES = """\
 examples:
   dinoidd train --data scenes --recipe tiny --output run
@@ -84,7 +85,8 @@ def run(args: argparse.Namespace) -> int:
     result = train(config, address=args.address)
     for name, value in result.summary.items():
         if not isinstance(value, dict | list):
-            print(f"{name.replace('_', ' '):<24} {_shown(value)}")
+            label = name.replace("_", " ") + (" (best epoch)" if name in _OF_BEST else "")
+            print(f"{label:<28} {_shown(value)}")
     return 0
 
 
