@@ -7,14 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dinoidd.models import semantic
-from dinoidd.models.semantic import (
-    argmax_classes,
-    certainty,
-    class_scores,
-    predicted_classes,
-    resized_argmax,
-)
+from dinoidd.models.semantic import argmax_classes, certainty, class_scores, resized_argmax
 
 SIZES = [(64, 96), (128, 192), (100, 150), (37, 211), (7, 5), (1, 1), (63, 95), (480, 640)]
 
@@ -149,23 +142,3 @@ def test_certainty__one_bad_score_gives_nan(bad: float) -> None:
     scores = random_scores(6, 120, 120)
     scores[3, 100, 7] = bad
     assert not torch.isfinite(certainty(scores)).all()
-
-
-@pytest.mark.parametrize("block", [1, 700, 1 << 14])
-@pytest.mark.parametrize("size", [(52, 68), (104, 136), (13, 17), (39, 51), (50, 70)])
-def test_predicted_classes__to_the_bit_those_of_the_scores(
-    size: tuple[int, int], block: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(semantic, "_BLOCK_PIXELS", block)
-    torch.manual_seed(0)
-    logits, masks = torch.randn(32, 27), torch.randn(32, 13, 17) * 3
-    expected = argmax_classes(class_scores(logits, masks, size))
-    assert torch.equal(predicted_classes(logits, masks, size), expected)
-    assert len(expected.unique()) > 10
-
-
-def test_predicted_classes__half_precision_masks() -> None:
-    torch.manual_seed(0)
-    logits, masks = torch.randn(9, 6), torch.randn(9, 64, 64).half()
-    expected = argmax_classes(class_scores(logits, masks, (256, 256)))
-    assert torch.equal(predicted_classes(logits, masks, (256, 256)), expected)

@@ -14,8 +14,6 @@ from torch import Tensor
 
 # Pixels whose K scores are held at once at the original size: 26 classes take 13 MB.
 _CHUNK_PIXELS = 1 << 17
-# Pixels whose Q masks are held at once on the CPU: 32 queries take 2 MB, a core's cache.
-_BLOCK_PIXELS = 1 << 14
 _LEAST_SCORE = 1e-30  # less is none: near the end of float32's range
 
 
@@ -34,15 +32,9 @@ def class_scores(logits_QK1: Tensor, masks_Qhw: Tensor, size: tuple[int, int]) -
 
     The last column of the logits is no object and is left out (Mask2Former, arXiv 2112.01527).
     """
-    return _mixed(_chances(logits_QK1), _resize(masks_Qhw.float(), size).sigmoid_())
-
-
-def _chances(logits_QK1: Tensor) -> Tensor:
-    return logits_QK1.float().softmax(-1)[:, :-1]
-
-
-def _mixed(classes_QK: Tensor, inside_QHW: Tensor) -> Tensor:
-    return (classes_QK.T @ inside_QHW.flatten(1)).unflatten(1, inside_QHW.shape[1:])
+    inside_QHW = _resize(masks_Qhw.float(), size).sigmoid_()
+    classes_QK = logits_QK1.float().softmax(-1)[:, :-1]
+    return (classes_QK.T @ inside_QHW.flatten(1)).unflatten(1, size)
 
 
 def _resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
@@ -59,33 +51,6 @@ def argmax_classes(scores: Tensor) -> Tensor:
     rank = torch.arange(K, 0, -1, dtype=torch.uint8, device=scores.device)
     is_best = scores == scores.amax(0)
     return K - (is_best * rank.view(K, *[1] * (scores.ndim - 1))).amax(0)
-
-
-def predicted_classes(logits_QK1: Tensor, masks_Qhw: Tensor, size: tuple[int, int]) -> Tensor:
-    """Class ids [*size] uint8: the argmax of `class_scores`, of which they hold few at a time.
-
-    On the CPU that takes half the time, as a block of rows stays in the cache. Where a block's bilinear
-    weights would be rounded otherwise than the whole image's, there is one block.
-    """
-    rows, factor = masks_Qhw.shape[1], size[0] // masks_Qhw.shape[1]
-    whole = size != (rows * factor, masks_Qhw.shape[2] * factor) or factor & (factor - 1) != 0
-    if whole or masks_Qhw.device.type != "cpu":
-        return argmax_classes(class_scores(logits_QK1, masks_Qhw, size))
-    classes_QK = _chances(logits_QK1)
-    step = max(1, _BLOCK_PIXELS // (size[1] * factor))
-    blocks = (
-        _resized_rows(masks_Qhw, start, min(start + step, rows), factor)
-        for start in range(0, rows, step)
-    )
-    return torch.cat([argmax_classes(_mixed(classes_QK, block.sigmoid())) for block in blocks])
-
-
-def _resized_rows(masks_Qhw: Tensor, start: int, stop: int, factor: int) -> Tensor:
-    """What rows `start` to `stop` become when all are made `factor` times as large."""
-    first = max(start - 1, 0)  # a neighbour on each side takes part
-    part = masks_Qhw[:, first : stop + 1].float()
-    large = _resize(part, (part.shape[1] * factor, part.shape[2] * factor))
-    return large[:, (start - first) * factor : (stop - first) * factor]
 
 
 def resized_argmax(scores_KHW: Tensor, size: tuple[int, int]) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from dinoidd.metrics import confusion_matrix, iou, mean_of_present, pixel_accuracy, tally
-from dinoidd.models.semantic import predicted_classes
+from dinoidd.models.semantic import argmax_classes, class_scores
 from dinoidd.training.batch import ImageBatch
 from dinoidd.training.observation import Observation
 from dinoidd.training.records import Picture
@@ -77,7 +77,7 @@ def _predictions(losses: Losses, truths: list[np.ndarray]) -> list[np.ndarray]:
     """Classes of each image, as inference takes them, [S, S] uint8."""
     images = zip(losses.logits_BQK1, losses.masks, truths, strict=True)
     return [
-        predicted_classes(logits, masks, truth.shape).cpu().numpy()
+        argmax_classes(class_scores(logits, masks, truth.shape)).cpu().numpy()
         for logits, masks, truth in images
     ]
 
