@@ -2,15 +2,21 @@
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from dinoidd.log import logger
 
+RESUMABLE = "what is done is kept; run the same command again to resume"
+
 
 @contextmanager
-def terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM raises KeyboardInterrupt, as Ctrl-C does. To be entered after ray.init()."""
+def terminated_as_interrupted(kept: Callable[[], str] = lambda: RESUMABLE) -> Iterator[None]:
+    """SIGTERM raises KeyboardInterrupt, as Ctrl-C does. To be entered after ray.init().
+
+    Args:
+        kept: tells, after either, what is left and how to go on.
+    """
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
@@ -22,7 +28,7 @@ def terminated_as_interrupted() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        logger.info("interrupted: what is done is kept; run the same command again to resume")
+        logger.info("interrupted: %s", kept())
         raise
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -1,8 +1,10 @@
 """Files of the cache: what is written is read back, where it lies."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from dinoidd.errors import StorageError
@@ -67,6 +69,33 @@ def test_cache_file__nothing_but_errors(tmp_path: Path) -> None:
     rows = [Unusable(key="a", view=0, reason="gone")]
     write_cache_file(Store.open(str(tmp_path)), "rows.arrow", cache_table(rows))
     assert CacheFile(tmp_path / "rows.arrow").read(0) == rows[0]
+
+
+def test_cache_file__names_that_are_not_utf_8(tmp_path: Path) -> None:
+    rows = [
+        replace(observation(0, 3), key="train/0/stra\udcdfe"),
+        Unusable(key="train/0/b\udcff", view=0, reason="image train/0/b\udcff is empty"),
+    ]
+    table, folder = cache_table(rows), Store.open(str(tmp_path))
+    told = {"train/0/b\udcff": "image train/0/b\udcff is empty"}
+    assert errors_of(table) == told
+    write_cache_file(folder, "rows.arrow", table)
+    assert read_errors(folder, "rows.arrow") == told
+    file = CacheFile(tmp_path / "rows.arrow")
+    assert [file.read(i).key for i in (0, 1)] == [row.key for row in rows]
+    assert file.read(1) == rows[1]
+
+
+def test_cache_file__keys_of_an_earlier_version_are_strings(tmp_path: Path) -> None:
+    rows = [observation(1, 2), Unusable(key="a", view=0, reason="gone")]
+    table = cache_table(rows)
+    for name in ("key", "error"):
+        strings = table[name].cast(pa.string())
+        table = table.set_column(table.column_names.index(name), name, strings)
+    write_cache_file(Store.open(str(tmp_path)), "rows.arrow", table)
+    file = CacheFile(tmp_path / "rows.arrow")
+    assert file.read(0).key == rows[0].key
+    assert file.read(1) == rows[1]
 
 
 def test_cache_file__truncated(tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def test_inspect__what_is_missing_and_what_is_broken(tmp_path: Path) -> None:
         "test: not one of 1 frames has a label",
         "files that cannot be read: 2 files (",
         f"{broken}: cannot be read as an image",
-        "g_leftImg8bit.jpg: cannot be read as an image: cannot identify image file",
+        "g_leftImg8bit.jpg: cannot be read as an image: bytes of no known format",
         "label and image differ in size: 1 frame (train/0/d: image 20x10, label 16x10)",
         "1 file is a second image or label of the same frame, such as",
     ):

@@ -1,8 +1,10 @@
 """What a training writes down: read back with the tools that people use."""
 
+import io
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +15,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from dinoidd.classes import BUILT_IN, ClassTable
 from dinoidd.errors import ConfigError, OutputError
 from dinoidd.metrics.iou import iou, mean_of_present, pixel_accuracy, tally
+from dinoidd.output.draw import VOID
 from dinoidd.storage import Store
 from dinoidd.training.config import TrainConfig
+from dinoidd.training.curves import make_curves
+from dinoidd.training.epoch_picture import draw_picture
+from dinoidd.training.metrics_file import epoch_row
 from dinoidd.training.progress import Progress
 from dinoidd.training.record import RunRecorder
 from dinoidd.training.records import EpochRecord, Picture, StepRecord
@@ -144,8 +150,62 @@ def test_recorder__everything_is_there_to_be_read(store: Store, tmp_path: Path) 
     shown = events.Images("prediction/val/0/007")
     assert [e.step for e in shown] == [5, 10]
     assert shown[0].width == 3 * 320 + 12
-    with Image.open(__import__("io").BytesIO(store.read_bytes("curves.png"))) as page:
+    with Image.open(io.BytesIO(store.read_bytes("curves.png"))) as page:
         assert page.size == (1400, 900)
+
+
+def test_recorder__curves_are_drawn_now_and_then_and_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, drawn = [100.0], []
+    monkeypatch.setattr("dinoidd.training.record.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr(
+        "dinoidd.training.record.write_curves", lambda rows, *_: drawn.append(len(rows))
+    )
+    recorder = recorder_of(Store.open(str(tmp_path)))
+    for epoch, now in enumerate((110.0, 119.0, 121.0, 130.0), 1):
+        clock[0] = now
+        recorder.epoch(epoch_record(epoch))
+    assert drawn == [3]
+    recorder.close()
+    assert drawn == [3, 4]
+    recorder_of(Store.open(str(tmp_path)), epoch=4).close()
+    assert drawn == [3, 4]  # nothing new
+
+
+def test_curves__texts_stay_inside_their_axes() -> None:
+    """Beside the frame of the left charts stand the names of classes."""
+    rows = [epoch_row(epoch_record(epoch), CAMVID) for epoch in range(1, 61)]
+    figure = make_curves(rows, CAMVID, "a title")
+    figure.canvas.draw()
+    charts = figure.axes[:3]
+    assert not any(axes.texts for axes in charts)
+    shares = charts[1].get_legend()
+    best = 100 * rows[-1]["miou"]
+    assert [text.get_text() for text in shares.get_texts()] == [
+        f"mean IoU, best {best:.2f} % (epoch 60)",
+        "pixel accuracy",
+    ]
+    ticks = [int(tick) for tick in charts[0].get_xticks() if 1 <= tick <= 60]
+    assert ticks == [10, 20, 30, 40, 50, 60]
+    rates = [label.get_text() for label in charts[2].get_yticklabels()]
+    assert all(float(text.replace("\u2212", "-")) < 1e-3 for text in rates)
+    assert charts[2].yaxis.get_offset_text().get_text() == ""
+
+
+def test_picture__void_is_the_grey_that_it_is_elsewhere() -> None:
+    drawn = draw_picture(picture(), CAMVID)
+    truth = (320 + 6 + 160, 24 + 5)  # in the rows of void, at the top of the second panel
+    assert drawn.getpixel(truth) == VOID
+    assert drawn.crop((0, 24 + 320, *drawn.size)).getcolors(1 << 16) is not None
+    legend = {color for _, color in drawn.crop((0, 24 + 320, *drawn.size)).getcolors(1 << 16)}
+    assert VOID in legend
+
+
+def test_progress__the_first_step_has_no_speed() -> None:
+    progress = Progress(steps=20, done=0, epochs=4, interactive=False)
+    first = replace(step_record(1), images_per_second=float("nan"))
+    assert re.search(r"\(5\.0%\), loss 4\.0000, \w+ left$", progress.line(first))
 
 
 def test_recorder__log_lines_are_found_by_grep(tmp_path: Path) -> None:

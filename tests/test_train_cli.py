@@ -87,6 +87,32 @@ def test_train__show_is_a_recipe(
     assert asked == [(resolve("tiny", data="d", output="o"), None)]
 
 
+def test_train__show_needs_neither_data_nor_output(
+    asked: list[tuple[TrainConfig, str | None]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What nobody named is left out, so that what is shown stays a recipe."""
+    assert main(["train", "--recipe", "idd_5ep", "--show"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["optimizer"]["learning_rate"] == 1e-4
+    assert not {"data", "output", "checkpoint"} & shown.keys()
+    recipe = tmp_path / "shown.json"
+    recipe.write_text(json.dumps(shown))
+    assert main(["train", "--recipe", str(recipe)]) == 2
+    assert capsys.readouterr().err == (
+        "dinoidd train: data is not given: name it with --data; output is not given: name it with "
+        "--output; give either checkpoint=FILE or preset=NAME (random weights) as the base\n"
+    )
+    own = tmp_path / "own.toml"
+    own.write_text('recipe = "tiny"\ndata = "streets"\n')
+    assert main(["train", "--recipe", str(own), "--show", "--set", "epochs=2"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["data"], shown["preset"], shown["epochs"]) == ("streets", "tiny", 2)
+    assert "output" not in shown
+    assert main(["train", "--recipe", "tiny", "--show", "--set", "epochs=0"]) == 2
+    assert capsys.readouterr().err == "dinoidd train: epochs=0: at least 1 is needed\n"
+    assert asked == []
+
+
 def test_train__list_recipes(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--list-recipes"]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -32,6 +32,7 @@ from dinoidd.train.driver import train
 from dinoidd.train.extraction import extract
 from dinoidd.train.placement import place
 from dinoidd.train.plan import make_plan
+from dinoidd.train.sweep import sweep
 from dinoidd.training.config import AugmentationConfig, LossConfig, OptimizerConfig
 
 pytestmark = pytest.mark.timeout(300)
@@ -153,6 +154,45 @@ def test_place__says_at_once_what_is_missing(scenes: Path) -> None:
     )
     with pytest.raises(ClusterError, match=r"16 workers and their reading tasks need 16\.75 CPUs"):
         place(replace(config, use_gpu=False, workers=16, batch_size=16))
+
+
+def test_train__a_refused_accelerator_leaves_nothing(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unread(*_: object) -> None:
+        pytest.fail("labels need not be read for that")
+
+    monkeypatch.setattr("dinoidd.train.plan.check_labels", unread)
+    config = small(scenes, tmp_path / "run", use_gpu=True, accelerator_type="A100")
+    with pytest.raises(
+        ClusterError, match="no node of the cluster has an accelerator of type 'A100'"
+    ):
+        train(config)
+    with pytest.raises(
+        ClusterError, match="no node of the cluster has an accelerator of type 'A100'"
+    ):
+        sweep(config, {"optimizer.learning_rate": ["1e-3", "1e-2"]})
+    assert not (tmp_path / "run").exists()
+
+
+def test_train__an_upgrade_that_weighs_classes_otherwise_goes_on(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A finished run stays one; its settings are what they were."""
+    loss = LossConfig(points=200, class_balance=0.25)
+    config = small(scenes, tmp_path / "run", epochs=1, loss=loss)
+    train(config)
+
+    def otherwise(loss: LossConfig, *_: object) -> LossConfig:
+        return replace(loss, class_weights=(1.5,) * 26)
+
+    monkeypatch.setattr("dinoidd.train.plan.weighted", otherwise)
+    assert train(config).finished_before
+    other = replace(config, loss=replace(loss, class_balance=0.5))
+    with pytest.raises(
+        OutputError, match=r"training: loss\.class_balance was 0\.25 and is 0\.5\. U"
+    ):
+        train(other)
 
 
 def test_place__an_autoscaler_may_add_what_is_named(

@@ -70,6 +70,14 @@ def wait_for_epochs(output: Path, epochs: int, process: subprocess.Popen[str]) -
         time.sleep(0.02)
 
 
+def wait_for_file(file: Path, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 60
+    while not file.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "it took too long"
+        time.sleep(0.02)
+
+
 def finish(process: subprocess.Popen[str]) -> str:
     """What a command that ends well says."""
     said, logged = process.communicate(timeout=300)
@@ -136,9 +144,37 @@ def test_signal__ends_promptly_and_says_how_to_go_on(
     _, logged = process.communicate(timeout=60)
     assert time.monotonic() - asked < 30
     assert process.returncode == 130
-    assert "what is done is kept; run the same command again to resume" in logged
-    assert "Traceback" not in logged
+    _assert_told(logged, "what is done is kept; run the same command again to resume")
     wait_for_end(workers)
+    assert (output / "curves.png").stat().st_size > 1000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_signal__before_the_first_epoch(
+    started: list[subprocess.Popen[str]],
+    scenes: Path,
+    reference: Path,
+    tmp_path: Path,
+    sent: signal.Signals,
+) -> None:
+    output = tmp_path / "run"
+    process = start(started, scenes, output, "--cache", reference / "cache")
+    wait_for_file(output / "training.json", process)
+    process.send_signal(sent)
+    _, logged = process.communicate(timeout=60)
+    assert process.returncode == 130
+    kept = "no epoch is done yet; the cache is kept, and the same command trains from it"
+    _assert_told(logged, kept)
+    assert not (output / "curves.png").exists()
+
+
+def _assert_told(logged: str, kept: str) -> None:
+    """Once what is left, then that it was interrupted, and nothing behind it."""
+    *_, told, last = logged.splitlines()
+    assert told.partition(" ")[2] == f"interrupted: {kept}", logged
+    assert last == "dinoidd train: interrupted"
+    assert "Traceback" not in logged
 
 
 def test_train__from_bucket_to_bucket(

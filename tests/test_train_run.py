@@ -1,6 +1,8 @@
 """What a run is, and what of it is told when memory is spent; without Ray's workers."""
 
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -9,11 +11,19 @@ import torch
 from ray_trainings import make_scenes, small
 
 from dinoidd.errors import OutputError, TrainingError
-from dinoidd.train import stages
+from dinoidd.train import stages, states
 from dinoidd.train.cache import Rows
+from dinoidd.train.feed import _ROWS, _read, _row
+from dinoidd.train.kept import kept
 from dinoidd.train.plan import Plan, make_plan
-from dinoidd.train.run import TrainingRun, check_same_run, run_identity
+from dinoidd.train.run import TrainingRun, check_same_run, run_identity, with_its_weights
 from dinoidd.train.stages import ObserveExamples, Pieces, ReadExamples
+from dinoidd.train.sweep import _variant
+from dinoidd.training.cache_file import errors_of
+from dinoidd.training.class_weights import weighted
+from dinoidd.training.config import LossConfig, TrainConfig
+from dinoidd.training.example_set import Read
+from dinoidd.training.world import Alone
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +51,111 @@ def test_identity__workers_decide_where_norms_learn(plan: Plan, trained: str) ->
         check_same_run(run, two)
     with pytest.raises(OutputError, match="belongs to another training: micro_batch"):
         check_same_run(run, changed(plan, trained=trained, micro_batch=2))
+
+
+def weighed(plan: Plan, *weights: float, **asked: Any) -> tuple[Plan, TrainConfig]:
+    """A plan whose class weights follow from the labels, and what was asked for."""
+    loss = LossConfig(points=200, class_balance=0.25)
+    settings = replace(plan.config, loss=replace(loss, **asked))
+    found = replace(settings, loss=replace(settings.loss, class_weights=weights or None))
+    return replace(plan, config=found), settings
+
+
+def test_resume__weights_from_the_labels_are_those_the_run_began_with(plan: Plan) -> None:
+    begun, _ = weighed(plan, 0.5, 2.0)
+    run = TrainingRun(identity=run_identity(begun), precision="float32")
+    now, asked = weighed(plan, 0.7, 1.5)  # another version has looked at other labels
+    with pytest.raises(
+        OutputError, match=r"loss\.class_weights was \[0\.5, 2\.0\] and is \[0\.7, 1"
+    ):
+        check_same_run(run, now)
+    same = with_its_weights(run.identity, now, asked)
+    assert same.config.loss.class_weights == (0.5, 2.0)
+    check_same_run(run, same)
+
+
+def test_resume__weights_that_were_asked_for_are_compared(plan: Plan) -> None:
+    begun, _ = weighed(plan, 0.5, 2.0)
+    run = TrainingRun(identity=run_identity(begun), precision="float32")
+    given, asked = weighed(plan, 1.0, 2.0, class_weights=(1.0, 2.0))
+    with pytest.raises(
+        OutputError, match=r"loss\.class_weights was \[0\.5, 2\.0\] and is \[1\.0, 2"
+    ):
+        check_same_run(run, with_its_weights(run.identity, given, asked))
+    other, asked = weighed(plan, 0.4, 3.0, class_balance=0.5)
+    with pytest.raises(OutputError) as caught:
+        check_same_run(run, with_its_weights(run.identity, other, asked))
+    assert ": loss.class_balance was 0.25 and is 0.5. Use" in str(caught.value)
+    none, asked = weighed(plan, class_balance=0.0)
+    assert with_its_weights(run.identity, none, asked).config.loss.class_weights is None
+
+
+def test_variant__a_balance_that_is_swept_has_weights_of_its_own(plan: Plan) -> None:
+    base, asked = weighed(plan, 0.5, 2.0)
+    plain = _variant(base, asked, {"optimizer.learning_rate": 1e-2}).config
+    assert plain.loss.class_weights == (0.5, 2.0)
+    assert plain.optimizer.learning_rate == 1e-2
+    found = [
+        _variant(base, asked, {"loss.class_balance": balance}).config.loss.class_weights
+        for balance in (0.0, 0.25, 0.5)
+    ]
+    assert found[0] is None
+    whole = weighted(LossConfig(class_balance=0.5), plan.pixels, len(plan.table))
+    assert found[2] == whole.class_weights != found[1]
+
+
+def test_kept__is_what_is_there(plan: Plan, tmp_path: Path) -> None:
+    def told(**settings: Any) -> str:
+        output = {"output": str(tmp_path / "out")}
+        return kept(replace(plan, config=replace(plan.config, **(output | settings))))
+
+    nothing = "nothing is done yet that could be kept; the same command begins anew"
+    assert told() == nothing
+    cache = tmp_path / "out" / "cache"
+    (cache / "train").mkdir(parents=True)
+    (cache / "train" / "rows-000000000-000000004.arrow").touch()
+    assert told() == "the cache's finished files are kept; run the same command again to resume"
+    assert told(cached=False) == nothing
+    (cache / "_SUCCESS").touch()
+    assert told() == "no epoch is done yet; the cache is kept, and the same command trains from it"
+    (tmp_path / "out" / "last.safetensors").touch()
+    resumable = "what is done is kept; run the same command again to resume"
+    assert told() == told(cached=False) == resumable
+
+
+def test_last_state__of_a_file_that_does_not_say_it(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = replace(plan, config=replace(plan.config, output=str(tmp_path)))
+    (tmp_path / "last.safetensors").touch()
+    info = SimpleNamespace(epoch=3, step=9, state={"best_miou": 0.4})
+    monkeypatch.setattr(states, "read_local_header", lambda _: None)
+    monkeypatch.setattr(states, "read_trained_info", lambda *_: info)
+    with pytest.raises(OutputError) as caught:
+        states.last_state(there, Alone())
+    assert str(caught.value) == (
+        f"{tmp_path}/last.safetensors does not say its best_epoch, so this version cannot go on from "
+        "it: train into another output, with it as the checkpoint"
+    )
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_stages_and_feed__names_that_are_not_utf_8(plan: Plan, cached: bool) -> None:
+    samples = plan.samples
+    odd = [replace(s, key=f"{s.key}\udcff") for s in samples.train]
+    odd[1] = replace(odd[1], image=f"{odd[1].image}\udcff")
+    named = replace(plan, samples=replace(samples, train=odd))
+    if not cached:
+        read = Read(example=plan.reader(validation=False).read(odd[0]))
+        example = _read(pa.Table.from_pylist([_row(read)], schema=_ROWS).to_pylist()[0]).example
+        assert example is not None
+        assert example.key == odd[0].key
+        return
+    table = ReadExamples(plan=named, pieces=pieces())(0)
+    seen = ObserveExamples(named, pieces(), "cpu", torch.get_num_threads())(table)
+    ((key, reason),) = errors_of(seen).items()
+    assert key == odd[1].key
+    assert odd[1].image in reason
 
 
 def pieces() -> Pieces:

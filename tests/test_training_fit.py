@@ -1,5 +1,6 @@
 """Whole runs: a cache changes nothing, nor does the way a step is cut; they stop and go on."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -29,7 +30,9 @@ from dinoidd.training.config import LossConfig, OptimizerConfig, TrainConfig
 from dinoidd.training.memory import out_of_memory_told
 from dinoidd.training.observe import observe
 from dinoidd.training.prepare import prepare
+from dinoidd.training.records import StepRecord
 from dinoidd.training.step import tensor
+from dinoidd.training.trainer import EpochSums
 
 FAST = OptimizerConfig(learning_rate=1e-2, warmup_steps=1)
 
@@ -129,12 +132,38 @@ def test_fit__records() -> None:
     for step in steps:
         assert step.loss == pytest.approx(sum(step.parts.values()), rel=1e-5)
         assert list(step.parts) == ["class", "mask", "dice"]
-        assert 0 <= step.data_wait_share < 1
-        assert step.images_per_second > 0
+    assert [math.isnan(s.images_per_second) for s in steps] == [True] + 5 * [False]
+    assert all(s.images_per_second > 0 and 0 <= s.data_wait_share < 1 for s in steps[1:])
     assert epochs[1].train_loss == pytest.approx((steps[2].loss + steps[3].loss) / 2)
     assert (epochs[2].step, epochs[2].learning_rate) == (6, steps[5].learning_rate)
     assert epochs[0].peak_memory_bytes > 1e7
     assert epochs[0].seconds > epochs[0].train_seconds > 0
+    assert epochs[0].images_per_second == pytest.approx(steps[1].images_per_second)
+    assert epochs[0].data_wait_share == pytest.approx(steps[1].data_wait_share)
+
+
+def test_epoch_sums__start_up_is_no_part_of_the_rate() -> None:
+    def step(rate: float, share: float) -> StepRecord:
+        return StepRecord(
+            step=1,
+            epoch=1,
+            loss=1.0,
+            parts={},
+            learning_rate=1e-3,
+            grad_norm=1.0,
+            images_per_second=rate,
+            data_wait_share=share,
+        )
+
+    sums = EpochSums()
+    sums.add(step(math.nan, math.nan), 8.0)
+    assert sums.steps_per_second == 1 / 8  # there is no other
+    assert math.isnan(sums.data_wait_share)
+    sums.add(step(4.0, 0.5), 1.0)
+    sums.add(step(2.0, 0.2), 3.0)
+    assert sums.steps_per_second == 2 / 4
+    assert sums.data_wait_share == pytest.approx((0.5 + 0.6) / 4)
+    assert sums.seconds == 12.0
 
 
 def test_fit__validation_is_what_inference_says() -> None:

@@ -90,17 +90,34 @@ def test_check__nothing_to_tell_the_encodings_apart(root: Path) -> None:
 
 def test_check__ids_of_another_kind(root: Path) -> None:
     relabel(root, lambda ids: np.where(ids == 25, 33, np.minimum(ids, 34)).astype(np.uint8))
+    files = sorted(map(str, root.glob("gtFine/train/0/*.png")))[:3]
     assert refusal(InputError, root) == (
         "the labels of 'train' cannot be used: raw values 33, 34 occur: the encoding `id`; use the "
-        "level3Id label images"
+        f"level3Id label images; they occur in 10 of 10 label images ({'; '.join(files)}; ...)"
     )
+
+
+@pytest.mark.parametrize("table", [IDD, BUILT_IN["camvid"]])
+def test_check__a_single_bad_label_is_named(root: Path, table: ClassTable) -> None:
+    relabel(root, lambda ids: np.minimum(ids, 10))
+    bad = root / "gtFine/val/0/001_gtFine_labellevel3Ids.png"
+    ids = np.array(Image.open(bad))
+    ids[0, :2] = 77
+    save(bad, ids)
+    expected = {
+        "idd": "the labels of 'val' cannot be used: raw values 77 occur: neither of IDD's level 3 "
+        f"encodings; use the level3Id label images; they occur in 1 of 3 label images ({bad})",
+        "camvid": f"in 'val' 1 of 3 label images ({bad}) hold raw values that the class table "
+        "'camvid' does not name: 77 (2 pixels); use the right --classes, name them in the table, or "
+        "set its 'unmapped' to 'ignore'",
+    }
+    assert refusal(InputError, root, table) == expected[table.name]
 
 
 def test_check__values_that_a_table_does_not_name(root: Path) -> None:
     message = refusal(InputError, root, BUILT_IN["camvid"], classes="camvid")
-    assert message.startswith(
-        "label images of 'train' hold raw values that the class table 'camvid' does not name: 25 ("
-    )
+    assert message.startswith(f"in 'train' 10 of 10 label images ({root}/gtFine/train/0/000_")
+    assert "; ...) hold raw values that the class table 'camvid' does not name: 25 (" in message
     assert message.endswith(
         "pixels); use the right --classes, name them in the table, or set its "
         "'unmapped' to 'ignore'"
@@ -133,7 +150,7 @@ def test_check__void_throughout(root: Path) -> None:
 def test_check__sizes_differ(root: Path) -> None:
     save(root / "gtFine/val/0/002_gtFine_labellevel3Ids.png", street(1, (36, 60)))
     assert refusal(InputError, root) == (
-        "in 'val' 1 of 3 (val/0/002: image 64x36, label 60x36) have labels of another size than "
+        "in 'val' 1 of 3 images (val/0/002: image 64x36, label 60x36) have labels of another size than "
         "their image: draw or export them anew"
     )
 
@@ -145,11 +162,22 @@ def test_check__single_broken_files_are_told(
     broken = root / "gtFine/val/0/002_gtFine_labellevel3Ids.png"
     break_file(broken)
     assert check(root).encoding == "official"
-    assert caplog.messages[0].startswith(f"1 of 3 ({broken}: cannot be read as an image: ")
-    assert caplog.messages[0].endswith("of 'val' cannot be read; training goes on without")
+    assert caplog.messages == [
+        f"in 'val' 1 of 3 images ({broken}: cannot be read as an image: the end of the PNG of 80 bytes "
+        "is lost) cannot be read: such images are left out"
+    ]
+    image = root / "leftImg8bit/train/0/003_leftImg8bit.png"
+    image.write_bytes(b"hello")
+    assert check(root).broken == 2
+    assert caplog.messages[1] == (
+        f"in 'train' 1 of 10 images ({image}: cannot be read as an image: bytes of no known format) "
+        "cannot be read: such images are left out"
+    )
     for path in root.glob("gtFine/val/0/*.png"):
         path.write_bytes(b"")
-    assert refusal(InputError, root).startswith("not one label of 'val' can be read: 3 of 3 (")
+    assert refusal(InputError, root).startswith(
+        "not one label of 'val' can be read: 3 of 3 images ("
+    )
 
 
 def polygon_set(root: Path) -> Path:
@@ -173,7 +201,7 @@ def test_check__polygons_alone_are_official(tmp_path: Path) -> None:
     for path in root.glob("gtFine/val/0/*.json"):
         path.write_text("{")
     assert refusal(InputError, root).startswith(
-        "not one label of 'val' can be read: 2 of 2 (label "
+        "not one label of 'val' can be read: 2 of 2 images (label "
     )
 
 

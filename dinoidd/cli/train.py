@@ -1,7 +1,7 @@
 """`dinoidd train`: a data set and a recipe in, trained weights out."""
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dinoidd.cli.options import add_storage_options
 
@@ -56,7 +56,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--device", choices=("auto", "cuda", "cpu"), default="auto", help="(auto: the recipe's)")
     add_storage_options(parser)
     add("--address", help="a Ray cluster; without it RAY_ADDRESS, or an embedded Ray")
-    add("--show", action="store_true", help="print the whole configuration as JSON, and stop")
+    add(
+        "--show",
+        action="store_true",
+        help="print the configuration as JSON, a recipe too, and stop",
+    )
     add("--list-recipes", action="store_true", help="print the recipes, and stop")
 
 
@@ -70,14 +74,14 @@ def run(args: argparse.Namespace) -> int:
 
         print(listed())
         return 0
-    config = configuration(args)
     if args.show:
         import json
 
-        from dinoidd.training.recipes import to_plain
+        from dinoidd.training.recipes import shown
 
-        print(json.dumps(to_plain(config), indent=2))
+        print(json.dumps(shown(args.recipe, args.settings, **_options(args)), indent=2))
         return 0
+    config = configuration(args)
     from dinoidd.log import start_logging
     from dinoidd.train.driver import train
 
@@ -94,12 +98,17 @@ def configuration(args: argparse.Namespace) -> "TrainConfig":
     """What the options ask for. Raises ConfigError."""
     from dinoidd.training.recipes import resolve
 
+    return resolve(args.recipe, args.settings, **_options(args))
+
+
+def _options(args: argparse.Namespace) -> dict[str, Any]:
+    """Settings that are options, by name; None is one that was not given."""
     options = {name: getattr(args, name) for name in _SETTINGS}
     if args.device != "auto":
         options["use_gpu"] = args.device == "cuda"
     if args.device == "cpu":
         options["accelerator_type"] = "none"  # which a recipe may name
-    return resolve(args.recipe, args.settings, **options)
+    return options
 
 
 def _shown(value: object) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from dinoidd.classes import ClassTable, RawValues
 from dinoidd.data.frames import Frame
@@ -13,7 +13,7 @@ from dinoidd.data.image import DAMAGE, upright_size
 from dinoidd.data.label_image import COLOR, count_values, read_label
 from dinoidd.data.polygons import decode_annotation
 from dinoidd.errors import DinoiddError, ImageError
-from dinoidd.storage import DEFAULT_OPTIONS, ObjectReader, StorageOptions, Store
+from dinoidd.storage import DEFAULT_OPTIONS, ObjectReader, StorageOptions, Store, shown
 
 EXAMPLES = 5  # names that are kept of each kind of finding
 _COLORS_KEPT = 1024  # of one image; a label image with more is a photograph or was smoothed
@@ -133,7 +133,7 @@ class FrameCounter:
         try:
             decode_annotation(ObjectReader(self.options).read(frame.polygons))
         except DinoiddError as error:
-            tally.broken.add(f"{frame.polygons}: {error}")
+            tally.broken.add(_told(frame.polygons, error))
             return False
         return True
 
@@ -156,7 +156,7 @@ class FrameCounter:
             with Store.open(folder, self.options).open_read(name) as file:
                 width, height = _size_of(file)
         except DinoiddError as error:
-            tally.broken.add(f"{frame.image}: {error}")
+            tally.broken.add(_told(frame.image, error))
             return None
         tally.sizes[f"{width}x{height}"] += 1
         return width, height
@@ -166,7 +166,7 @@ class FrameCounter:
         try:
             raw = read_label(ObjectReader(self.options).read(frame.label), self.table)
         except DinoiddError as error:
-            tally.broken.add(f"{frame.label}: {error}")
+            tally.broken.add(_told(frame.label, error))
             return
         height, width = raw.shape[:2]
         tally.label_sizes[f"{width}x{height}"] += 1
@@ -190,8 +190,16 @@ def _size_of(file: BinaryIO) -> tuple[int, int]:
     try:
         with Image.open(file) as image:
             return upright_size(image)
+    except UnidentifiedImageError as error:  # whose own text has the stream's repr
+        what = "cannot be read as an image: bytes of no known format"
+        raise ImageError("not_an_image", what) from error
     except DAMAGE as error:
         raise ImageError("corrupt", f"cannot be read as an image: {error}") from error
+
+
+def _told(uri: str, error: DinoiddError) -> str:
+    """What is wrong with a file; a store's errors name it themselves."""
+    return str(error) if shown(uri) in str(error) else f"{uri}: {error}"
 
 
 def _classes(raw: RawValues, counts: dict[int, int], kind: str) -> Classes:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import ray
@@ -23,13 +24,22 @@ from dinoidd.segment.pipeline import sentence_in
 from dinoidd.train.allocator import ALLOCATOR
 from dinoidd.train.cache import CacheRecord, read_cache_record
 from dinoidd.train.extraction import extract, finished_cache
+from dinoidd.train.kept import kept
 from dinoidd.train.placement import Placement, place
-from dinoidd.train.plan import Plan, make_plan
+from dinoidd.train.plan import Plan, checked, find
 from dinoidd.train.relay import Follower, open_box
-from dinoidd.train.run import SUMMARY, begin_run, check_same_run, read_run
+from dinoidd.train.run import (
+    SUMMARY,
+    TrainingRun,
+    begin_run,
+    check_same_run,
+    read_run,
+    with_its_weights,
+)
 from dinoidd.train.summary import summarise
 from dinoidd.train.worker import Job, train_loop
 from dinoidd.training.config import TrainConfig
+from dinoidd.training.curves import write_curves
 from dinoidd.training.metrics_file import read_metrics
 
 RAY = "ray"  # the folder of Ray Train's own files
@@ -55,23 +65,32 @@ def train(config: TrainConfig, *, address: str | None = None) -> TrainResult:
     Raises:
         DinoiddError: it cannot start or go on; everything done so far is kept.
     """
-    plan = make_plan(config)
-    plan.output.check_writable()
-    run = read_run(plan.output)
-    if run is not None:
-        if config.precision == "auto":
-            plan = plan.with_precision(run.precision)
-        check_same_run(run, plan)
-        if run.summary is not None:
-            logger.info("%s was finished before: nothing to do", plan.output.uri)
-            return TrainResult(summary=run.summary, finished_before=True)
+    found = find(config)
+    run = read_run(found.output)
+    if run is not None and run.summary is not None:
+        plan = _same(run, checked(found), config)
+        logger.info("%s was finished before: nothing to do", plan.output.uri)
+        return TrainResult(summary=run.summary, finished_before=True)
     connect(address)
-    placement = place(plan.config)
+    placement = place(found.config)  # before labels are read and anything is written
+    plan = checked(found)
+    if run is not None:
+        plan = _same(run, plan, config)
+    plan.output.check_writable()
     plan = settled(plan, placement)
     if run is None:
         begin_run(plan)
-    with terminated_as_interrupted():
+    with terminated_as_interrupted(partial(kept, plan)):
         return TrainResult(summary=_run(plan, placement))
+
+
+def _same(run: TrainingRun, plan: Plan, asked: TrainConfig) -> Plan:
+    """The plan as the run was begun. Raises OutputError where it is another training's."""
+    if asked.precision == "auto":
+        plan = plan.with_precision(run.precision)
+    plan = with_its_weights(run.identity, plan, asked)
+    check_same_run(run, plan)
+    return plan
 
 
 def connect(address: str | None) -> None:
@@ -98,7 +117,12 @@ def _run(plan: Plan, placement: Placement) -> dict[str, Any]:
         there = finished_cache(plan)
         cache = there or extract(plan, placement)
         extraction = 0.0 if there else time.monotonic() - started
-    _fit(plan, placement, cache)
+    try:
+        _fit(plan, placement, cache)
+    except KeyboardInterrupt:  # which ends the worker that draws
+        if rows := read_metrics(plan.output):
+            write_curves(rows, plan.config, plan.table, plan.output)
+        raise
     summary = summarise(plan, cache, read_metrics(plan.output), extraction)
     plan.output.write_bytes(SUMMARY, json.dumps(summary, indent=1).encode())
     return summary

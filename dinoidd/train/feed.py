@@ -12,6 +12,7 @@ import ray
 from dinoidd.ahead import batches
 from dinoidd.segment.pipeline import read_ahead, user_error
 from dinoidd.training.example_set import Read, Skipped
+from dinoidd.training.key_bytes import key_bytes, key_of
 from dinoidd.training.local_feed import LocalFeed, Place
 from dinoidd.training.reading import Example
 
@@ -19,7 +20,7 @@ _IMAGES_PER_TASK = 16
 _TASKS_PER_DATASET = 1024  # planning one takes Ray 2 ms and 8 kB, all of it before the first image
 _ROWS = pa.schema(
     [
-        ("key", pa.string()),  # null: the place is left out
+        ("key", pa.binary()),  # null: the place is left out
         ("view", pa.int32()),
         ("image", pa.large_binary()),  # square, RGB, uint8
         ("label", pa.large_binary()),  # square, class ids, uint8
@@ -57,7 +58,7 @@ def _row(read: Read) -> dict[str, Any]:
     if (example := read.example) is None:
         return row
     return row | {
-        "key": example.key,
+        "key": key_bytes(example.key),
         "view": example.view,
         "image": example.image_SS3.tobytes(),
         "label": example.label_SS.tobytes(),
@@ -71,7 +72,7 @@ def _read(row: dict[str, Any]) -> Read:
     label = np.frombuffer(row["label"], np.uint8)
     size = round(len(label) ** 0.5)
     example = Example(
-        key=row["key"],
+        key=key_of(row["key"]),
         view=row["view"],
         image_SS3=np.frombuffer(row["image"], np.uint8).reshape(size, size, 3),
         label_SS=label.reshape(size, size),

@@ -6,10 +6,14 @@ import ray
 
 from dinoidd.data.processes import cores
 from dinoidd.errors import ClusterError
-from dinoidd.segment.cluster import ACTOR_CPUS, READ_CPUS, WRITE_CPUS, growth
+from dinoidd.segment.cluster import (
+    ACTOR_CPUS,
+    READ_CPUS,
+    WRITE_CPUS,
+    check_accelerator,
+    growth,
+)
 from dinoidd.training.config import TrainConfig
-
-_ACCELERATOR = "accelerator_type:"  # Ray's resource on a node with such an accelerator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +55,7 @@ def place(config: TrainConfig) -> Placement:
     if use_gpu is None:
         use_gpu = wanted is not None or gpus > 0 or may_add_gpus
     if wanted is not None:
-        _check_accelerator(wanted, there, addable)
+        check_accelerator(wanted, there, addable, option="accelerator_type")
     if use_gpu and gpus < config.workers and not may_add_gpus:
         raise ClusterError(
             f"{config.workers} workers need a GPU each, and the cluster has {gpus}: set workers="
@@ -66,26 +70,6 @@ def place(config: TrainConfig) -> Placement:
         use_gpu=use_gpu,
         accelerator_type=wanted,
         threads=1 if use_gpu else max(1, cores() // config.workers),
-    )
-
-
-def _check_accelerator(
-    wanted: str, there: dict[str, float], addable: list[dict[str, float]]
-) -> None:
-    """Ray would wait for such a node, silently and without end."""
-    name = _ACCELERATOR + wanted
-    if there.get(name) or any(group.get(name) for group in addable):
-        return
-    has = sorted(key.removeprefix(_ACCELERATOR) for key in there if key.startswith(_ACCELERATOR))
-    what = f"it has {', '.join(has)}" if has else "it has no accelerator"
-    if addable:
-        what += (
-            f", and no group that the autoscaler may add names it (a group does by the resource "
-            f"'{name}' in its configuration)"
-        )
-    raise ClusterError(
-        f"no node of the cluster has an accelerator of type '{wanted}': {what}. Set "
-        "accelerator_type to one that is there, leave it out, or add such a node"
     )
 
 

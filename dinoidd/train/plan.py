@@ -1,6 +1,7 @@
 """What a run will do, checked as far as it can be without Ray and without loading weights."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ class Plan:
     weights: str  # identity of the base: a sha256, or how random ones are drawn
     samples: Samples
     encoding: str  # of the label images
+    pixels: Mapping[int, int]  # of each class in the training labels that were looked at
 
     @property
     def options(self) -> StorageOptions:
@@ -79,30 +81,58 @@ class Plan:
         return replace(self, config=replace(self.config, precision=precision))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What there is of a run before its labels are looked at."""
+
+    config: TrainConfig  # with absolute paths
+    table: ClassTable
+    model: SegmenterConfig
+    weights: str
+    samples: Samples
+
+    @property
+    def output(self) -> Store:
+        return Store.open(self.config.output, storage_of(self.config))
+
+
 def make_plan(config: TrainConfig) -> Plan:
     """Look at base, classes and data.
 
     Raises:
         DinoiddError: what cannot be trained on, in one sentence.
     """
+    return checked(find(config))
+
+
+def find(config: TrainConfig) -> Found:
+    """The first part of `make_plan`: base, class table, and the images by their names."""
     config = _absolute(config)
     options = storage_of(config)
     table = load_class_table(config.classes)
     model, weights = _base(config, table, options)
     samples = find_samples(config, table)
+    return Found(config=config, table=table, model=model, weights=weights, samples=samples)
+
+
+def checked(found: Found) -> Plan:
+    """The second part of `make_plan`: labels are read."""
+    config, samples = found.config, found.samples
     _warn_of_warmup(config, len(samples.train))
-    check = check_labels(config, table, samples)
-    logger.info(
-        f"{len(samples.train):,} training and {len(samples.val):,} validation images; {check.sentence}"
-    )
-    loss = weighted(config.loss, check.pixels, len(table))
+    check = check_labels(config, found.table, samples)
+    count = f"{len(samples.train):,} training and {len(samples.val):,} validation images"
+    unread = f", of which {check.broken:,} or more cannot be read" if check.broken else ""
+    logger.info(f"{count}{unread}; {check.sentence}")
+    loss = weighted(config.loss, check.pixels, len(found.table))
+    size = config.image_size or found.model.image_size
     return Plan(
-        config=replace(config, image_size=config.image_size or model.image_size, loss=loss),
-        table=table,
-        model=model,
-        weights=weights,
+        config=replace(config, image_size=size, loss=loss),
+        table=found.table,
+        model=found.model,
+        weights=found.weights,
         samples=samples,
         encoding=check.encoding,
+        pixels=check.pixels,
     )
 
 

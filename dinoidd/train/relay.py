@@ -16,6 +16,8 @@ from dinoidd.training.records import EpochRecord, StepRecord
 from dinoidd.training.training_log import epoch_line
 
 _SECONDS_BETWEEN = 0.5  # steps that are told, and looks for them
+_LAST_SECONDS = 60.0  # for what the workers told last, after a run that ended well
+_CUT_SECONDS = 5.0  # after one that did not
 
 
 class Box:
@@ -53,21 +55,23 @@ class RelayedRecorder:
         self._files, self._box = files, box
         self._told = 0.0
         self.last: EpochRecord | None = None
-        box.put.remote(first_step)
+        self._put = box.put.remote(first_step)
 
     def step(self, record: StepRecord) -> None:
         self._files.step(record)
         if time.monotonic() - self._told >= _SECONDS_BETWEEN:
             self._told = time.monotonic()
-            self._box.put.remote(record)
+            self._put = self._box.put.remote(record)
 
     def epoch(self, record: EpochRecord) -> None:
         self._files.epoch(record)
         self.last = record
-        self._box.put.remote(replace(record, pictures=[]))
+        self._put = self._box.put.remote(replace(record, pictures=[]))
 
     def close(self) -> None:
         self._files.close()
+        # This process may end at once, and what is on its way with it. Messages arrive in order.
+        ray.wait([self._put], timeout=_LAST_SECONDS)
 
 
 class Nobody:
@@ -103,23 +107,31 @@ class Follower:
         self._thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._ended.set()
-        self._thread.join(timeout=5)
+        self._thread.join(timeout=_LAST_SECONDS if kind is None else _CUT_SECONDS)
         if self._progress is not None:
             self._progress.close()
 
     def _follow(self) -> None:
-        while True:
+        ended = False
+        while not ended:
             ended = self._ended.wait(_SECONDS_BETWEEN)
-            try:
-                messages = ray.get(self._box.take.remote(), timeout=10)
-            except ray.exceptions.RayError:
-                return  # the run ends, and says why itself
-            for message in messages:
+            for message in self._taken():
                 self._show(message)
-            if ended:
-                return
+
+    def _taken(self) -> list[Any]:
+        """What is in the box; nothing where it is gone: then the run says why.
+
+        However late: on a busy machine the box takes long to start, and an answer that nobody waits for
+        takes its messages with it.
+        """
+        try:
+            messages: list[Any] = ray.get(self._box.take.remote())
+        except ray.exceptions.RayError:
+            self._ended.set()
+            return []
+        return messages
 
     def _show(self, message: Any) -> None:
         if isinstance(message, int):  # workers began at that step

@@ -1,13 +1,14 @@
 """The record of a training run: what it is, so that it goes on by the same settings and no others."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dinoidd.errors import OutputError
 from dinoidd.segment.run_record import differences, now, versions
 from dinoidd.storage import Store
 from dinoidd.train.plan import Plan
+from dinoidd.training.config import TrainConfig
 from dinoidd.training.parameters import norms_learn
 from dinoidd.training.recipes import to_plain
 from dinoidd.training.settings import flattened
@@ -59,6 +60,18 @@ def read_run(output: Store) -> TrainingRun | None:
             f"{output.uri_of(NAME)} is no record of a training that this version can resume "
             f"({error!r}): choose another output"
         ) from error
+
+
+def with_its_weights(identity: dict[str, Any], plan: Plan, asked: TrainConfig) -> Plan:
+    """The plan with the class weights that a run was begun with, where they follow from the labels.
+
+    They are no setting of its own then: another version may look at other labels, and the run goes on.
+    """
+    begun = identity.get("loss.class_weights")
+    if asked.loss.class_weights is not None or not asked.loss.class_balance or not begun:
+        return plan
+    loss = replace(plan.config.loss, class_weights=tuple(begun))
+    return replace(plan, config=replace(plan.config, loss=loss))
 
 
 def begin_run(plan: Plan) -> None:

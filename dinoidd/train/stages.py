@@ -24,6 +24,7 @@ from dinoidd.train.head_file import write_head
 from dinoidd.train.plan import Plan
 from dinoidd.training.batch import ImageBatch
 from dinoidd.training.cache_file import Unusable, cache_table, errors_of, write_cache_file
+from dinoidd.training.key_bytes import key_bytes, key_of
 from dinoidd.training.memory import out_of_memory_told
 from dinoidd.training.observation import Observation
 from dinoidd.training.observe import observe
@@ -34,9 +35,9 @@ _READ = pa.schema(
     [
         ("piece", pa.int64()),
         ("row", pa.int64()),
-        ("key", pa.string()),
+        ("key", pa.binary()),  # UTF-8 but for what is none in file names
         ("view", pa.int32()),
-        ("error", pa.string()),
+        ("error", pa.binary()),
         ("image", pa.large_binary()),  # square, RGB, uint8
         ("label", pa.large_binary()),  # square, class ids, uint8
     ]
@@ -83,11 +84,11 @@ class ReadExamples:
     def _read(self, kind: str, row: int) -> dict[str, Any]:
         index, view = divmod(row, self.pieces.rows[kind].views)
         sample = getattr(self.plan.samples, kind)[index]
-        result: dict[str, Any] = {"row": row, "key": sample.key, "view": view}
+        result: dict[str, Any] = {"row": row, "key": key_bytes(sample.key), "view": view}
         try:
             example = self.plan.reader(validation=kind == "val").read(sample, view)
         except SampleError as error:
-            return result | {"error": str(error)}
+            return result | {"error": key_bytes(str(error))}
         return result | {
             "image": example.image_SS3.tobytes(),
             "label": example.label_SS.tobytes(),
@@ -115,7 +116,7 @@ class ObserveExamples:
         kind, _ = self._pieces.of(piece)
         examples = table.drop_columns(["image", "label"]).to_pylist()
         rows: list[Observation | Unusable] = [
-            Unusable(key=row["key"], view=row["view"], reason=row["error"] or "")
+            Unusable(key=key_of(row["key"]), view=row["view"], reason=key_of(row["error"] or b""))
             for row in examples
         ]
         usable = [i for i, row in enumerate(examples) if row["error"] is None]
@@ -138,7 +139,7 @@ class ObserveExamples:
         return ImageBatch(
             images_BSS3=pixels("image", size, size, 3),
             labels_BSS=pixels("label", size, size),
-            keys=table.column("key").to_pylist(),
+            keys=[key_of(key) for key in table.column("key").to_pylist()],
             views=table.column("view").to_pylist(),
         )
 

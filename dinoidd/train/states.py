@@ -24,7 +24,7 @@ from dinoidd.checkpoint.trained import (
     read_trained_info,
     save_trained,
 )
-from dinoidd.errors import StorageError
+from dinoidd.errors import OutputError, StorageError
 from dinoidd.train.plan import Plan
 from dinoidd.train.relay import Nobody, RelayedRecorder
 from dinoidd.training.recipes import to_plain
@@ -32,6 +32,7 @@ from dinoidd.training.state import RunState
 from dinoidd.training.world import World
 
 BEST, LAST = "best.safetensors", "last.safetensors"
+_STATE = ("best_epoch", "best_miou")  # beside epoch and step
 _METRICS = ("miou", "val_loss", "train_loss", "pixel_accuracy")
 
 
@@ -39,6 +40,7 @@ def last_state(plan: Plan, world: World) -> RunState | None:
     """The state that all workers go on from; None where no epoch is finished.
 
     Raises:
+        OutputError: it is none to go on from.
         StorageError: the workers read different ones, since somebody writes them still.
     """
     state = _read(plan) if plan.output.exists(LAST) else None
@@ -54,12 +56,16 @@ def _read(plan: Plan) -> RunState:
         with plan.output.open_read(LAST) as source, path.open("wb") as copy:
             shutil.copyfileobj(source, copy, 16 << 20)
         info = read_trained_info(read_local_header(path), plan.output.uri_of(LAST))
+        if missing := [name for name in _STATE if name not in info.state]:
+            raise OutputError(
+                f"{plan.output.uri_of(LAST)} does not say its {' and '.join(missing)}, so this version "
+                "cannot go on from it: train into another output, with it as the checkpoint"
+            )
         trained = load_trained_state(path, info)
     return RunState(
         epoch=info.epoch,
         step=info.step,
-        best_epoch=info.state["best_epoch"],
-        best_miou=info.state["best_miou"],
+        **{name: info.state[name] for name in _STATE},
         weights=trained.tensors,
         optimizer=trained.optimizer,
     )
@@ -91,7 +97,7 @@ def save_state(
         epoch=state.epoch,
         step=state.step,
         metrics=metrics,
-        state={"best_epoch": state.best_epoch, "best_miou": state.best_miou},
+        state={name: getattr(state, name) for name in _STATE},
     )
     with tempfile.TemporaryDirectory(prefix="dinoidd-") as folder:
         path = Path(folder) / LAST

@@ -18,7 +18,6 @@ def summarise(
     last = epochs[-1]
     best = next((row for row in epochs if row["epoch"] == last["best_epoch"]), last)
     seconds = sum(row["seconds"] for row in epochs)
-    trained = len(plan.samples.train) // plan.config.batch_size * plan.config.batch_size
     summary = {
         "best_miou": last["best_miou"],
         "best_epoch": last["best_epoch"],
@@ -30,7 +29,7 @@ def summarise(
         "training_images": len(plan.samples.train),
         "validation_images": len(plan.samples.val),
         "seconds": seconds,
-        "images_per_second": trained * len(epochs) / sum(r["train_seconds"] for r in epochs),
+        "images_per_second": len(epochs) / sum(1 / row["images_per_second"] for row in epochs),
         "iou": best["iou"],
         "absent": best["absent"],
         "best": plan.output.uri_of("best.safetensors"),

@@ -24,9 +24,10 @@ from dinoidd.train.driver import connect, settled
 from dinoidd.train.extraction import extract
 from dinoidd.train.head_file import read_head
 from dinoidd.train.placement import Placement, place
-from dinoidd.train.plan import Plan, make_plan
+from dinoidd.train.plan import Plan, checked, find
 from dinoidd.train.relay import Nobody
-from dinoidd.train.run import FREE, run_identity
+from dinoidd.train.run import FREE, run_identity, with_its_weights
+from dinoidd.training.class_weights import weighted
 from dinoidd.training.config import TrainConfig
 from dinoidd.training.fit import fit
 from dinoidd.training.recipes import from_plain, to_plain
@@ -74,17 +75,17 @@ def sweep(
     """
     config = replace(config, workers=1, micro_batch=None)
     variants = make_variants(config, grid)
-    plan = make_plan(config)
-    plan.output.check_writable()
-    _check_same_sweep(plan, variants)
+    found = find(config)
     connect(address)
-    placement = place(plan.config)
-    plan = settled(plan, placement)
-    plans = _with_caches(plan, variants)
+    placement = place(found.config)  # before labels are read and anything is written
+    plan = checked(found)
+    plan.output.check_writable()
+    plan = settled(_same_sweep(plan, config, variants), placement)
+    plans = _with_caches([_variant(plan, config, settings) for settings in variants])
     with terminated_as_interrupted():
         caches = {p.cache.uri: extract(p, placement) for p in plans}
-        found = _run(plan, [(p, caches[p.cache.uri]) for p in plans], placement)
-    trials = [Trial(settings=s, **f) for s, f in zip(variants, found, strict=True)]
+        ends = _run(plan, [(p, caches[p.cache.uri]) for p in plans], placement)
+    trials = [Trial(settings=s, **end) for s, end in zip(variants, ends, strict=True)]
     best = max(range(len(trials)), key=lambda i: trials[i].miou)
     recipe = {k: v for k, v in to_plain(plans[best].config).items() if k != "output"}
     recipe["cache"] = plans[best].cache.uri
@@ -120,25 +121,40 @@ def _with_settings(config: TrainConfig, settings: dict[str, Any]) -> TrainConfig
     return from_plain(nested(flattened(to_plain(config)) | settings))
 
 
-def _check_same_sweep(plan: Plan, variants: list[dict[str, Any]]) -> None:
-    """Refuse an output with another sweep's trials; else note whose they are."""
-    identity = run_identity(plan) | {"variants": variants}
-    identity = json.loads(json.dumps(identity))
-    if not plan.output.exists(NAME):
+def _same_sweep(plan: Plan, asked: TrainConfig, variants: list[dict[str, Any]]) -> Plan:
+    """The plan as the sweep was begun; of a new one its identity is written.
+
+    Raises:
+        OutputError: the output has another sweep's trials.
+    """
+    begun = plan.output.exists(NAME)
+    before = json.loads(plan.output.read_bytes(NAME)) if begun else {}
+    plan = with_its_weights(before, plan, asked)
+    identity = json.loads(json.dumps(run_identity(plan) | {"variants": variants}))
+    if not begun:
         plan.output.write_bytes(NAME, json.dumps(identity, indent=1).encode())
-    elif different := differences(json.loads(plan.output.read_bytes(NAME)), identity):
+    elif different := differences(before, identity):
         raise OutputError(
             f"{plan.output.uri} belongs to another sweep: {'; '.join(different)}. Choose another output"
         )
+    return plan
 
 
-def _with_caches(plan: Plan, variants: list[dict[str, Any]]) -> list[Plan]:
-    """Each combination's plan; those whose caches would differ get a folder each."""
-    plans = [replace(plan, config=_with_settings(plan.config, settings)) for settings in variants]
+def _variant(plan: Plan, asked: TrainConfig, settings: dict[str, Any]) -> Plan:
+    """A combination's plan; where it sets how classes are balanced, with weights of its own."""
+    config = _with_settings(plan.config, settings)
+    if "loss.class_balance" in settings and "loss.class_weights" not in settings:
+        loss = replace(config.loss, class_weights=asked.loss.class_weights)
+        config = replace(config, loss=weighted(loss, plan.pixels, len(plan.table)))
+    return replace(plan, config=config)
+
+
+def _with_caches(plans: list[Plan]) -> list[Plan]:
+    """The plans; those whose caches would differ get a folder each."""
     digests = [_digest(cache_identity(p)) for p in plans]
     if len(set(digests)) == 1:
         return plans
-    places = [plan.cache.child(digest).uri for digest in digests]
+    places = [p.cache.child(digest).uri for p, digest in zip(plans, digests, strict=True)]
     return [
         replace(p, config=replace(p.config, cache=place))
         for p, place in zip(plans, places, strict=True)

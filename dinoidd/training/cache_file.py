@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from dinoidd.errors import StorageError
 from dinoidd.storage import Store
+from dinoidd.training.key_bytes import key_bytes, key_of
 from dinoidd.training.observation import Observation
 
 # Bytes, of IPC buffers. Every array is padded to it, so that views of the file are aligned.
@@ -37,9 +38,9 @@ class Unusable:
 def cache_table(rows: Sequence[Observation | Unusable]) -> pa.Table:
     """Rows as an Arrow table; an array that no row has gets no column."""
     columns: dict[str, pa.Array] = {
-        "key": pa.array([row.key for row in rows], pa.string()),
+        "key": _texts([row.key for row in rows]),
         "view": pa.array([row.view for row in rows], pa.int32()),
-        "error": pa.array([getattr(row, "reason", None) for row in rows], pa.string()),
+        "error": _texts([getattr(row, "reason", None) for row in rows]),
     }
     fields = [pa.field(name, column.type) for name, column in columns.items()]
     all_arrays = [row.arrays if isinstance(row, Observation) else {} for row in rows]
@@ -54,6 +55,16 @@ def cache_table(rows: Sequence[Observation | Unusable]) -> pa.Table:
     return pa.table(list(columns.values()), schema=pa.schema(fields))
 
 
+def _texts(values: Sequence[str | None]) -> pa.Array:
+    """Keys, and sentences that name them, as bytes: Arrow's strings are UTF-8, file names not always."""
+    return pa.array([None if v is None else key_bytes(v) for v in values], pa.binary())
+
+
+def _texts_of(column: pa.Array | pa.ChunkedArray) -> list[str | None]:
+    """The way back; an earlier version's files have strings."""
+    return [key_of(v) if isinstance(v, bytes) else v for v in column.to_pylist()]
+
+
 def _padded(array: np.ndarray | None) -> bytes | None:
     if array is None:
         return None
@@ -63,8 +74,8 @@ def _padded(array: np.ndarray | None) -> bytes | None:
 
 def errors_of(table: pa.Table) -> dict[str, str]:
     """The images of a table that could not be used, and why."""
-    rows = table.select(["key", "error"]).to_pylist()
-    return {row["key"]: row["error"] for row in rows if row["error"] is not None}
+    pairs = zip(_texts_of(table["key"]), _texts_of(table["error"]), strict=True)
+    return {key: error for key, error in pairs if key is not None and error is not None}
 
 
 def write_cache_file(folder: Store, name: str, table: pa.Table) -> int:
@@ -107,7 +118,10 @@ class CacheFile:
 
     def read(self, row: int) -> Observation | Unusable:
         """A row; its arrays are read-only views of the file."""
-        key, view, error = (self._value(name, row).as_py() for name in ("key", "view", "error"))
+        one = self._rows.slice(row, 1)
+        (key,), (error,) = _texts_of(one.column("key")), _texts_of(one.column("error"))
+        view = self._value("view", row).as_py()
+        assert key is not None
         if error is not None:
             return Unusable(key=key, view=view, reason=error)
         arrays: dict[str, Any] = {name: self._array(name, row) for name in self._dtypes}

@@ -10,15 +10,18 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from dinoidd.classes import ClassTable
+from dinoidd.storage import Store
+from dinoidd.training.config import TrainConfig
 
 NAME = "curves.png"
 # Okabe and Ito's: told apart with any colour vision, and by line style besides.
 _BLUE, _ORANGE, _GREEN, _PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 _GREY = "#636c76"
+_MARKED = 30  # epochs that have markers
 
 
-def draw_curves(rows: list[dict[str, Any]], table: ClassTable, title: str) -> bytes:
-    """A PNG of losses, mIoU, learning rate, and the best epoch's IoU of every class.
+def make_curves(rows: list[dict[str, Any]], table: ClassTable, title: str) -> Figure:
+    """Losses, mIoU, learning rate, and the best epoch's IoU of every class.
 
     Args:
         rows: of `metrics.jsonl`, at least one.
@@ -30,7 +33,8 @@ def draw_curves(rows: list[dict[str, Any]], table: ClassTable, title: str) -> by
     loss, iou, rate = (figure.add_subplot(grid[i, 0]) for i in range(3))
     epochs = [row["epoch"] for row in rows]
     for axes in (loss, iou, rate):
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        locator = MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10])
+        axes.xaxis.set_major_locator(locator)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
         axes.set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
@@ -41,17 +45,33 @@ def draw_curves(rows: list[dict[str, Any]], table: ClassTable, title: str) -> by
     _shares(iou, rows, best)
     _lines(rate, rows, {"learning_rate": ("learning rate", _PURPLE)})
     rate.set_ylabel("learning rate")
-    rate.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+    rate.yaxis.set_major_locator(MaxNLocator(4))
+    rate.yaxis.set_major_formatter(lambda value, _: f"{value:g}")  # no factor above the axis
     _bars(figure.add_subplot(grid[:, 1]), best, table)
-    data = io.BytesIO()
-    figure.savefig(data, format="png")
-    return data.getvalue()
+    return figure
+
+
+def write_curves(
+    rows: list[dict[str, Any]], config: TrainConfig, table: ClassTable, output: Store
+) -> None:
+    """Draw a run's rows into its output."""
+    page = io.BytesIO()
+    make_curves(rows, table, run_title(config)).savefig(page, format="png")
+    output.write_bytes(NAME, page.getvalue())
+
+
+def run_title(config: TrainConfig) -> str:
+    """`classifier of vit7b16 on idd`."""
+    base = config.preset or str(config.checkpoint).rpartition("/")[2]
+    return f"{config.trained} of {base} on {config.data.rstrip('/').rpartition('/')[2]}"
 
 
 def _lines(axes: Axes, rows: list[dict[str, Any]], lines: dict[str, tuple[str, str]]) -> None:
     epochs = [row["epoch"] for row in rows]
     for number, (name, (label, color)) in enumerate(lines.items()):
         style = ("o-", "s--")[number % 2]
+        if len(rows) > _MARKED:  # markers would hide the dashes between them
+            style = style[1:]
         axes.plot(epochs, _values(rows, name), style, color=color, label=label, markersize=4)
     if len(lines) > 1:
         axes.legend(frameon=False)
@@ -62,15 +82,14 @@ def _shares(axes: Axes, rows: list[dict[str, Any]], best: dict[str, Any]) -> Non
         {**row, **{n: _values([row], n)[0] * 100 for n in ("miou", "pixel_accuracy")}}
         for row in rows
     ]
-    lines = {"miou": ("mean IoU", _GREEN), "pixel_accuracy": ("pixel accuracy", _GREY)}
+    reached = best["miou"]
+    told = "" if reached is None else f", best {100 * reached:.2f} % (epoch {best['epoch']})"
+    lines = {"miou": (f"mean IoU{told}", _GREEN), "pixel_accuracy": ("pixel accuracy", _GREY)}
     _lines(axes, shares, lines)
     axes.set_ylabel("validation, per cent")
     axes.set_ylim(bottom=0)
-    if best["miou"] is not None:
-        at = (best["epoch"], 100 * best["miou"])
-        axes.plot(*at, marker="*", markersize=14, color=_GREEN)
-        text = f"best {at[1]:.2f} %"
-        axes.annotate(text, at, (0, -16), textcoords="offset points", ha="center")
+    if reached is not None:
+        axes.plot(best["epoch"], 100 * reached, marker="*", markersize=14, color=_GREEN)
 
 
 def _bars(axes: Axes, best: dict[str, Any], table: ClassTable) -> None:

@@ -4,7 +4,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from dinoidd.classes import ClassTable
-from dinoidd.output.draw import GREY, INK, PAPER
+from dinoidd.output.draw import GREY, INK, PAPER, VOID
+from dinoidd.training.key_bytes import printable
 from dinoidd.training.records import Picture
 
 _TITLES = ("image", "ground truth", "prediction")
@@ -13,7 +14,7 @@ _SIDE = 320  # of a panel, at least
 
 
 def draw_picture(picture: Picture, table: ClassTable) -> Image.Image:
-    """The three beside each other; void is black. The legend has the classes seen, largest first."""
+    """The three beside each other; void is grey. The legend has the classes seen, largest first."""
     side = max(_SIDE, picture.image_SS3.shape[0])
     panels = (
         Image.fromarray(picture.image_SS3).resize((side, side), Image.Resampling.BILINEAR),
@@ -28,7 +29,9 @@ def draw_picture(picture: Picture, table: ClassTable) -> Image.Image:
     draw, font = ImageDraw.Draw(page), ImageFont.load_default(size=14)
     for index, (title, panel) in enumerate(zip(_TITLES, panels, strict=True)):
         left = index * (side + _SEAM)
-        draw.text((left + 2, 3), title if index else f"{title} {picture.key}", GREY, font)
+        draw.text(
+            (left + 2, 3), title if index else f"{title} {printable(picture.key)}", GREY, font
+        )
         page.paste(panel, (left, _TITLE))
     for index, (name, color) in enumerate(seen):
         row, column = divmod(index, columns)
@@ -40,7 +43,8 @@ def draw_picture(picture: Picture, table: ClassTable) -> Image.Image:
 
 def _colored(ids_SS: np.ndarray, table: ClassTable, side: int) -> Image.Image:
     image = Image.fromarray(ids_SS).convert("P")
-    image.putpalette(table.palette)
+    colors = table.palette[: 3 * len(table)]
+    image.putpalette(colors + bytes(VOID) * (256 - len(table)))
     return image.resize((side, side), Image.Resampling.NEAREST).convert("RGB")
 
 
@@ -49,4 +53,4 @@ def _seen(picture: Picture, table: ClassTable) -> list[tuple[str, tuple[int, int
     pixels = np.bincount(ids, minlength=len(table))
     order = [i for i in np.argsort(-pixels[: len(table)], kind="stable") if pixels[i]]
     seen = [(table.classes[i].name, table.classes[i].color) for i in order]
-    return [*seen, ("void", (0, 0, 0))] if pixels[len(table) :].any() else seen
+    return [*seen, ("void", VOID)] if pixels[len(table) :].any() else seen

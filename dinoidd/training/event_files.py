@@ -15,6 +15,7 @@ from dinoidd.storage import Store
 from dinoidd.storage.uri import scheme_of
 from dinoidd.training.config import TrainConfig
 from dinoidd.training.epoch_picture import draw_picture
+from dinoidd.training.key_bytes import printable
 from dinoidd.training.records import EpochRecord, StepRecord
 
 FOLDER = "tensorboard"
@@ -77,7 +78,7 @@ class EventFiles:
         self._picture("confusion", matrix, record.step)
         for picture in record.pictures:
             drawn = draw_picture(picture, self._table)
-            self._picture(f"prediction/{picture.key}", drawn, record.step)
+            self._picture(f"prediction/{printable(picture.key)}", drawn, record.step)
         self._copy()
 
     def close(self) -> None:

@@ -161,7 +161,6 @@ class _Run:
     def _record(
         self, sums: EpochSums, validation: Validation, rate: float, seconds: float
     ) -> EpochRecord:
-        images = sums.steps * self._config.batch_size
         return EpochRecord(
             epoch=self.epoch,
             step=self._trainer.step_number,
@@ -174,8 +173,8 @@ class _Run:
             learning_rate=rate,
             seconds=seconds,
             train_seconds=sums.seconds,
-            images_per_second=images / sums.seconds,
-            data_wait_share=sums.waited / sums.seconds,
+            images_per_second=sums.steps_per_second * self._config.batch_size,
+            data_wait_share=sums.data_wait_share,
             peak_memory_bytes=peak_bytes(self._device),
             best_epoch=self.best.epoch,
             best_miou=self.best.miou,

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from dinoidd.data.frames import Frame
 from dinoidd.data.label_counts import Classes, Findings, FrameCounter, Tally, color_of
 from dinoidd.errors import ConfigError, InputError
 from dinoidd.log import logger
+from dinoidd.storage import shown
 from dinoidd.training.config import TrainConfig
 from dinoidd.training.reading import VOID, ExampleReader, SampleError
 from dinoidd.training.samples import Sample, Samples, storage_of
@@ -20,6 +21,7 @@ from dinoidd.training.samples import Sample, Samples, storage_of
 AUTO = "auto"
 MOST = 200  # labels that are looked at, over both splits
 _SHOWN = 8  # raw values in a message
+_NAMED = 3  # and files
 _DRAWN_SIZE = 256  # pixels of the square that polygons are looked at
 
 
@@ -30,6 +32,7 @@ class LabelCheck:
     encoding: str  # how label images are read, one of `encodings_of(table)`
     sentence: str  # what was seen, for the log
     pixels: Counter[int]  # of each class in the training labels that were looked at
+    broken: int  # of the samples that were looked at, files that cannot be read
 
 
 def check_labels(config: TrainConfig, table: ClassTable, samples: Samples) -> LabelCheck:
@@ -49,11 +52,38 @@ def check_labels(config: TrainConfig, table: ClassTable, samples: Samples) -> La
         )
     }
     encoding, sentence = _encoding(config.encoding, table, splits)
-    classes = {name: t.classes.get(encoding, Classes()) for name, t in splits.items()}
-    for name, tally in splits.items():
-        _refuse(name, tally, classes[name], table)
-    pixels = classes[config.train_split].pixels
-    return LabelCheck(encoding=encoding, sentence=sentence, pixels=pixels)
+    for name, seen in splits.items():
+        _refuse(name, seen, encoding, table)
+    return LabelCheck(
+        encoding=encoding,
+        sentence=sentence,
+        pixels=splits[config.train_split].classes(encoding).pixels,
+        broken=sum(seen.tally.broken.count for seen in splits.values()),
+    )
+
+
+@dataclass(kw_only=True)
+class _Seen:
+    """What the samples of one split hold."""
+
+    tally: Tally = field(default_factory=Tally)
+    # By encoding: the label images with raw values that it does not name.
+    strange: dict[str, Findings] = field(default_factory=dict)
+
+    def add(self, sample: Sample, tally: Tally) -> None:
+        self.tally.merge(tally)
+        for encoding, classes in tally.classes.items():
+            findings = self.strange.setdefault(encoding, Findings())
+            if classes.unmapped:
+                findings.add(shown(sample.label))
+
+    def classes(self, encoding: str) -> Classes:
+        return self.tally.classes.get(encoding, Classes())
+
+    def strange_files(self, encoding: str) -> str:
+        """`2 of 100 label images (FILE; FILE)`."""
+        findings = self.strange.get(encoding, Findings())
+        return _these(findings, self.tally.labels_read, "label images")
 
 
 class _Counter:
@@ -68,12 +98,12 @@ class _Counter:
             table=table, encoding=self._names[0], image_size=_DRAWN_SIZE, options=options
         )
 
-    def count(self, samples: list[Sample]) -> Tally:
-        total = Tally()
+    def count(self, samples: list[Sample]) -> _Seen:
+        seen = _Seen()
         with ThreadPoolExecutor(self._threads) as pool:
-            for tally in pool.map(self._count, samples):
-                total.merge(tally)
-        return total
+            for sample, tally in zip(samples, pool.map(self._count, samples), strict=True):
+                seen.add(sample, tally)
+        return seen
 
     def _count(self, sample: Sample) -> Tally:
         if sample.drawn:
@@ -105,7 +135,7 @@ def _spread(samples: Samples, seed: int) -> Iterator[list[Sample]]:
         yield [part[i] for i in sorted(chosen.tolist())]
 
 
-def _encoding(asked: str, table: ClassTable, splits: dict[str, Tally]) -> tuple[str, str]:
+def _encoding(asked: str, table: ClassTable, splits: dict[str, _Seen]) -> tuple[str, str]:
     """How label images are read, and why."""
     encodings = encodings_of(table)
     if encodings.keys() != IDD_ENCODINGS.keys():
@@ -115,13 +145,16 @@ def _encoding(asked: str, table: ClassTable, splits: dict[str, Tally]) -> tuple[
                 "tells how its own are read; leave encoding out"
             )
         return next(iter(encodings)), f"label images are read as class table '{table.name}' says"
-    verdicts = {name: judge_encoding(t) for name, t in splits.items() if t.labels_read}
+    official = next(iter(encodings))
+    verdicts = {n: judge_encoding(s.tally) for n, s in splits.items() if s.tally.labels_read}
     if not verdicts:
-        official = next(iter(encodings))
         return official if asked == AUTO else asked, "labels are drawn from polygons"
     for name, verdict in verdicts.items():
         if not verdict.is_idd and verdict.encoding != "undecided":
-            raise InputError(f"the labels of '{name}' cannot be used: {verdict.sentence}")
+            split, told = splits[name], verdict.sentence
+            if not split.tally.colored.count:  # those are told with their files
+                told += f"; they occur in {split.strange_files(official)}"
+            raise InputError(f"the labels of '{name}' cannot be used: {told}")
     found = {v.encoding for v in verdicts.values() if v.is_idd}
     chosen = _detected(found, verdicts) if asked == AUTO else asked
     if found - {chosen}:
@@ -151,24 +184,26 @@ def _told(verdicts: dict[str, EncodingVerdict]) -> str:
     return "; ".join(f"{name}: {verdict.sentence}" for name, verdict in verdicts.items())
 
 
-def _refuse(split: str, tally: Tally, classes: Classes, table: ClassTable) -> None:
+def _refuse(split: str, seen: _Seen, encoding: str, table: ClassTable) -> None:
     """Raise InputError for what nothing can be learned from; tell of single broken files."""
+    tally, classes = seen.tally, seen.classes(encoding)
     if classes.unmapped:
         raise InputError(
-            f"label images of '{split}' hold raw values that the class table '{table.name}' does not "
-            f"name: {_values(classes, tally)}; use the right --classes, name them in the table, or set "
-            "its 'unmapped' to 'ignore'"
+            f"in '{split}' {seen.strange_files(encoding)} hold raw values that the class table "
+            f"'{table.name}' does not name: {_values(classes, tally)}; use the right --classes, name "
+            "them in the table, or set its 'unmapped' to 'ignore'"
         )
     if tally.other_size.count:
+        other = _these(tally.other_size, tally.frames, "images")
         raise InputError(
-            f"in '{split}' {_these(tally.other_size, tally.frames)} have labels of another size than "
-            "their image: draw or export them anew"
+            f"in '{split}' {other} have labels of another size than their image: draw or export them "
+            "anew"
         )
     if tally.broken.count:
-        broken = _these(tally.broken, tally.frames)
+        broken = _these(tally.broken, tally.frames, "images")
         if not classes.pixels:
             raise InputError(f"not one label of '{split}' can be read: {broken}")
-        logger.warning("%s of '%s' cannot be read; training goes on without", broken, split)
+        logger.warning("in '%s' %s cannot be read: such images are left out", split, broken)
     if not set(classes.pixels) - {table.ignore_index, VOID}:
         raise InputError(
             f"all {tally.frames:,} labels of '{split}' that were looked at are void throughout: there "
@@ -187,5 +222,6 @@ def _values(classes: Classes, tally: Tally) -> str:
     return shown + (f" and {more:,} more" if more else "")
 
 
-def _these(findings: Findings, of: int) -> str:
-    return f"{findings.count:,} of {of:,} ({'; '.join(findings.examples[:3])})"
+def _these(findings: Findings, of: int, what: str) -> str:
+    more = "; ..." if findings.count > _NAMED else ""
+    return f"{findings.count:,} of {of:,} {what} ({'; '.join(findings.examples[:_NAMED])}{more})"

@@ -46,9 +46,14 @@ class MemoryPlan:
     phases: list[Phase]
 
     @property
+    def overhead(self) -> int:
+        """What CUDA takes beside tensors; nothing in a training on CPUs."""
+        return 0 if self.config.use_gpu is False else OVERHEAD
+
+    @property
     def peak(self) -> int:
         """Bytes of the largest phase, with CUDA's own."""
-        return max(phase.peak for phase in self.phases) + OVERHEAD
+        return max(phase.peak for phase in self.phases) + self.overhead
 
     def advice(self) -> list[str]:
         """Settings that would lower the peak, the mildest first."""
@@ -78,7 +83,7 @@ class MemoryPlan:
             "trained": self.config.trained,
             "trained_parameters": self.trained_parameters,
             "phases": phases,
-            "overhead": OVERHEAD,
+            "overhead": self.overhead,
             "peak": self.peak,
         }
 

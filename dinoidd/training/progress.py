@@ -1,5 +1,6 @@
 """Progress of a training: a bar on a terminal, a log line now and then otherwise."""
 
+import math
 import sys
 import time
 
@@ -28,8 +29,7 @@ class Progress:
     def step(self, record: StepRecord) -> None:
         if self._bar is not None:
             self._bar.set_description(f"epoch {record.epoch}/{self._epochs}", refresh=False)
-            speed = f"{record.images_per_second:.1f} images/s"
-            self._bar.set_postfix_str(f"loss {record.loss:.4f}, {speed}", refresh=False)
+            self._bar.set_postfix_str(_loss_and_speed(record), refresh=False)
             self._bar.update(record.step - self._bar.n)
         elif time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES:
             self._last_line = time.monotonic()
@@ -39,8 +39,8 @@ class Progress:
         """`epoch 3/20, step 280 of 2,000 (14.0%), loss 0.7123, 2.4 images/s, 12m30s left`."""
         return (
             f"epoch {record.epoch}/{self._epochs}, step {record.step:,} of {self._steps:,} "
-            f"({record.step / self._steps:.1%}), loss {record.loss:.4f}, "
-            f"{record.images_per_second:.1f} images/s, {duration(self.seconds_left(record.step))} left"
+            f"({record.step / self._steps:.1%}), {_loss_and_speed(record)}, "
+            f"{duration(self.seconds_left(record.step))} left"
         )
 
     def seconds_left(self, step: int) -> float:
@@ -58,3 +58,9 @@ class Progress:
     def close(self) -> None:
         if self._bar is not None:
             self._bar.close()
+
+
+def _loss_and_speed(record: StepRecord) -> str:
+    """A process's first step says nothing of the speed."""
+    loss, speed = f"loss {record.loss:.4f}", record.images_per_second
+    return loss if math.isnan(speed) else f"{loss}, {speed:.1f} images/s"

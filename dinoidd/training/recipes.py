@@ -121,6 +121,23 @@ def resolve(recipe: str | None, settings: Sequence[str] = (), **options: Plain) 
     return config
 
 
+def shown(recipe: str | None, settings: Sequence[str] = (), **options: Plain) -> dict[str, Any]:
+    """As `resolve` and `to_plain`, without those of data, output and base that nobody named.
+
+    Raises:
+        ConfigError: all mistakes in one message.
+    """
+    layer = read_recipe(recipe) if recipe is not None else {}
+    texts, _ = parse_settings(settings)
+    known = {n for part in (layer, options, texts) for n, v in part.items() if v is not None}
+    wanted = [name for name in ("data", "output") if name not in known]
+    if not known.intersection(_BASES):
+        wanted.append("checkpoint")
+    config = resolve(recipe, settings, **options | dict.fromkeys(wanted, "-"))
+    plain = to_plain(config)
+    return {name: value for name, value in plain.items() if name not in wanted}
+
+
 def to_plain(config: TrainConfig) -> dict[str, Any]:
     """As JSON: every setting, nested."""
     return nested({name: _plain(config, name) for name in setting_names()})

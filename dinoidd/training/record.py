@@ -1,17 +1,20 @@
 """What a run writes down for people: event files, log, metrics, curves, and progress on the screen."""
 
+import time
+
 from dinoidd import __version__
 from dinoidd.classes import ClassTable
 from dinoidd.storage import Store
-from dinoidd.training import curves
 from dinoidd.training.config import TrainConfig
-from dinoidd.training.curves import draw_curves
+from dinoidd.training.curves import run_title, write_curves
 from dinoidd.training.event_files import EventFiles
 from dinoidd.training.metrics_file import MetricsFile, epoch_row
 from dinoidd.training.mlflow_run import MlflowRun
 from dinoidd.training.progress import Progress
 from dinoidd.training.records import EpochRecord, StepRecord
 from dinoidd.training.training_log import TrainingLog, epoch_line
+
+_SECONDS_BETWEEN_CURVES = 20.0  # a page takes half a second, a cached epoch may take one
 
 
 class RunRecorder:
@@ -43,6 +46,7 @@ class RunRecorder:
         self._metrics = MetricsFile(output, epoch)
         self._log = TrainingLog(output, epoch)
         self._events = EventFiles(output, config, table, step)
+        self._drawn, self._undrawn = time.monotonic(), False
         steps = config.epochs * steps_per_epoch
         self._progress = Progress(steps, step, config.epochs, interactive=interactive)
         self._log.note(
@@ -60,8 +64,9 @@ class RunRecorder:
         self._log.epoch(line)
         self._progress.say(line)
         self._events.epoch(record)
-        page = draw_curves(self._metrics.rows, self._table, self._title)
-        self._output.write_bytes(curves.NAME, page)
+        self._undrawn = True
+        if time.monotonic() - self._drawn >= _SECONDS_BETWEEN_CURVES:
+            self._draw()
         if self._mlflow is not None:
             self._mlflow.epoch(row)
 
@@ -70,17 +75,17 @@ class RunRecorder:
         self._events.close()
         if self._mlflow is not None:
             self._mlflow.close()
+        if self._undrawn:
+            self._draw()
 
-    @property
-    def _title(self) -> str:
-        config = self._config
-        base = config.preset or str(config.checkpoint).rpartition("/")[2]
-        return f"{config.trained} of {base} on {config.data.rstrip('/').rpartition('/')[2]}"
+    def _draw(self) -> None:
+        write_curves(self._metrics.rows, self._config, self._table, self._output)
+        self._drawn, self._undrawn = time.monotonic(), False
 
     def _beginning(self, steps_per_epoch: int) -> str:
         config = self._config
         return (
-            f"dinoidd {__version__}: {self._title}, {config.epochs} epochs of {steps_per_epoch:,} steps "
-            f"of {config.batch_size} images, learning rate {config.optimizer.learning_rate:g}, "
-            f"{config.loss.kind} loss, seed {config.seed}"
+            f"dinoidd {__version__}: {run_title(config)}, {config.epochs} epochs of "
+            f"{steps_per_epoch:,} steps of {config.batch_size} images, learning rate "
+            f"{config.optimizer.learning_rate:g}, {config.loss.kind} loss, seed {config.seed}"
         )

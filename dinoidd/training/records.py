@@ -16,8 +16,8 @@ class StepRecord:
     parts: dict[str, float]  # of the loss: class, mask, dice; or pixel
     learning_rate: float
     grad_norm: float  # before clipping
-    images_per_second: float
-    data_wait_share: float  # of the step's time, spent waiting for its images
+    images_per_second: float  # NaN for the first step of a process: most of it is start-up
+    data_wait_share: float  # of the step's time, spent waiting for its images; NaN like the rate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +45,8 @@ class EpochRecord:
     learning_rate: float
     seconds: float  # of training and validation
     train_seconds: float
-    images_per_second: float  # of training
-    data_wait_share: float  # of training's time
+    images_per_second: float  # of training, without a process's first step if there is another
+    data_wait_share: float  # of the same time; NaN where there is no other
     peak_memory_bytes: int  # of the device; of the process where that is the CPU
     best_epoch: int  # of the best mIoU, this epoch among them
     best_miou: float

@@ -35,7 +35,9 @@ class EpochSums:
     loss: float = 0.0
     parts: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
-    waited: float = 0.0  # of the seconds, for data
+    _speeds: list[tuple[float, float]] = field(
+        default_factory=list
+    )  # seconds, share waited for data
 
     def add(self, record: StepRecord, seconds: float) -> None:
         self.steps += 1
@@ -43,7 +45,22 @@ class EpochSums:
         for name, value in record.parts.items():
             self.parts[name] = self.parts.get(name, 0.0) + value
         self.seconds += seconds
-        self.waited += record.data_wait_share * seconds
+        if math.isfinite(record.images_per_second):
+            self._speeds.append((seconds, record.data_wait_share))
+
+    @property
+    def steps_per_second(self) -> float:
+        """Without the step that a process begins with, where there is another."""
+        if not self._speeds:
+            return self.steps / self.seconds
+        return len(self._speeds) / sum(s for s, _ in self._speeds)
+
+    @property
+    def data_wait_share(self) -> float:
+        """Of the same steps' time; NaN where there is only that one."""
+        if not self._speeds:
+            return math.nan
+        return sum(s * share for s, share in self._speeds) / sum(s for s, _ in self._speeds)
 
 
 class Trainer:
@@ -62,6 +79,7 @@ class Trainer:
         self.losses, self.model = losses, model
         self.optimizer = make_optimizer(model, config.optimizer)
         self.step_number = 0  # steps made
+        self._first = True  # what the first step of a process takes is start-up
         self._config, self._world, self._device = config, world, device
         self._total_steps = total_steps
         self._micro_batches = config.worker_batch // config.forward_batch
@@ -153,6 +171,7 @@ class Trainer:
         images, workers = self._config.batch_size, self._world.size
         *totals, waits = self._world.sum(np.array([*sums.values(), waited / seconds]))
         means = dict(zip(sums, (float(total) / images for total in totals), strict=True))
+        first, self._first = self._first, False
         return StepRecord(
             step=self.step_number,
             epoch=epoch,
@@ -160,8 +179,8 @@ class Trainer:
             parts=means,
             learning_rate=rate,
             grad_norm=norm,
-            images_per_second=images / seconds,
-            data_wait_share=float(waits) / workers,
+            images_per_second=math.nan if first else images / seconds,
+            data_wait_share=math.nan if first else float(waits) / workers,
         )
 
 
