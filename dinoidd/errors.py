@@ -40,7 +40,8 @@ class TrainingError(DinoiddError):
 class StorageError(DinoiddError):
     """One object or bucket could not be read or written; `kind` is a short fixed word.
 
-    Kinds: `missing`, `forbidden`, `too_large`, `unreachable`, `unreadable`.
+    Kinds: `missing`, `forbidden`, `too_large`, `changed`, `unreadable`, `full` (the disk, when
+    something is written), and OutageError's.
     """
 
     def __init__(self, kind: str, message: str) -> None:
@@ -49,6 +50,13 @@ class StorageError(DinoiddError):
 
     def __reduce__(self) -> tuple[type, tuple[str, str]]:
         return type(self), (self.kind, str(self))
+
+
+class OutageError(StorageError):
+    """It is not this object's fault: the store does not answer, or does not know who asks.
+
+    Kinds: `unreachable`, `credentials` (unknown, missing or expired).
+    """
 
 
 class ImageError(DinoiddError):

@@ -7,21 +7,29 @@ are letters.
 """
 
 from dinoidd.storage.reader import ObjectReader
+from dinoidd.storage.retry import BRISK, STEADY, Patience
 from dinoidd.storage.store import Store
 from dinoidd.storage.uri import (
     DEFAULT_OPTIONS,
     ObjectInfo,
     StorageOptions,
     normalise,
+    printable,
+    public,
     shown,
 )
 
 __all__ = [
+    "BRISK",
     "DEFAULT_OPTIONS",
+    "STEADY",
     "ObjectInfo",
     "ObjectReader",
+    "Patience",
     "StorageOptions",
     "Store",
     "normalise",
+    "printable",
+    "public",
     "shown",
 ]

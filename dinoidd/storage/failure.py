@@ -3,12 +3,13 @@
 The texts of the libraries' own errors are not passed on: they may quote signed addresses.
 """
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from dinoidd.errors import DinoiddError, StorageError
-from dinoidd.storage.uri import StorageOptions, scheme_of, shown, split_s3
+from dinoidd.errors import DinoiddError, OutageError, StorageError
+from dinoidd.storage.uri import StorageOptions, printable, scheme_of, shown, split_s3
 
 _WRONG_KEY = "the store does not know the access key: check AWS_ACCESS_KEY_ID or AWS_PROFILE"
 _WRONG_SECRET = (
@@ -22,18 +23,19 @@ _NO_CREDENTIALS = (
 _DENIED = "access is denied: these credentials have no permission for it"
 _REGION = "the bucket is in another region: set AWS_DEFAULT_REGION"
 _CLOCK = "the store refuses the request's time: set this machine's clock"
-_BUSY = "the store is overloaded or failing ({code}), also after retries: try again later"
+_BUSY = "the store is overloaded or failing ({code})"
+_FULL = "no room is left on the device: free some, and run the same command again"
 
 _S3_CODES = {
     "NoSuchKey": ("missing", "there is no such object"),
     "NoSuchVersion": ("missing", "there is no such object"),
     "404": ("missing", "there is no such object"),
-    "InvalidAccessKeyId": ("forbidden", _WRONG_KEY),
-    "SignatureDoesNotMatch": ("forbidden", _WRONG_SECRET),
-    "ExpiredToken": ("forbidden", _EXPIRED),
-    "InvalidToken": ("forbidden", _EXPIRED),
-    "TokenRefreshRequired": ("forbidden", _EXPIRED),
-    "RequestTimeTooSkewed": ("forbidden", _CLOCK),
+    "InvalidAccessKeyId": ("credentials", _WRONG_KEY),
+    "SignatureDoesNotMatch": ("credentials", _WRONG_SECRET),
+    "ExpiredToken": ("credentials", _EXPIRED),
+    "InvalidToken": ("credentials", _EXPIRED),
+    "TokenRefreshRequired": ("credentials", _EXPIRED),
+    "RequestTimeTooSkewed": ("credentials", _CLOCK),
     "AccessDenied": ("forbidden", _DENIED),
     "AllAccessDisabled": ("forbidden", _DENIED),
     "401": ("forbidden", _DENIED),
@@ -44,6 +46,8 @@ _S3_CODES = {
     "InvalidObjectState": ("unreadable", "the object is archived: restore it first"),
     "InvalidBucketName": ("missing", "this is no valid bucket name"),
     "KeyTooLongError": ("unreadable", "the key is longer than the store allows"),
+    "QuotaExceeded": ("full", "the quota of the bucket is used up"),
+    "XMinioStorageFull": ("full", _FULL),
 }
 _S3_BUSY = {
     "SlowDown",
@@ -53,18 +57,24 @@ _S3_BUSY = {
     "Throttling",
     "429",
 }
+_LOST = {
+    *(errno.ESTALE, errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH),
+    *(errno.ENETDOWN, errno.ENETUNREACH),
+}  # of a mounted network folder
+_OUTAGES = ("unreachable", "credentials")
 
 
 @contextmanager
 def told(uri: str, options: StorageOptions, doing: str = "read") -> Iterator[None]:
-    """Turn whatever a store raises over `uri` into one StorageError."""
+    """Turn whatever a store raises over `uri` into one StorageError or OutageError."""
     try:
         yield
     except DinoiddError:
         raise
     except Exception as error:
         kind, reason = explain(error, uri, options)
-        raise StorageError(kind, f"{shown(uri)} cannot be {doing}: {reason}") from error
+        what = OutageError if kind in _OUTAGES else StorageError
+        raise what(kind, f"{printable(shown(uri))} cannot be {doing}: {reason}") from error
 
 
 def explain(error: BaseException, uri: str, options: StorageOptions) -> tuple[str, str]:
@@ -120,11 +130,11 @@ def _local_refusal(error: BaseException) -> tuple[str, str] | None:
     """Whether it failed before a request was made, for want of credentials or a valid name."""
     names = {kind.__name__ for kind in type(error).__mro__}
     if names & {"ProfileNotFound"}:
-        return "forbidden", f"there is no AWS profile {os.environ.get('AWS_PROFILE', '')!r}"
+        return "credentials", f"there is no AWS profile {os.environ.get('AWS_PROFILE', '')!r}"
     if names & {"TokenRetrievalError", "UnauthorizedSSOTokenError", "SSOTokenLoadError"}:
-        return "forbidden", _EXPIRED
+        return "credentials", _EXPIRED
     if names & {"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError"}:
-        return "forbidden", _NO_CREDENTIALS
+        return "credentials", _NO_CREDENTIALS
     if names & {"ParamValidationError"}:
         return "missing", "the name of the bucket or the key is not a valid one"
     if names & {"InvalidEndpointError"} or (
@@ -154,6 +164,11 @@ def _system(error: BaseException) -> tuple[str, str]:
         return "unreadable", "it is a folder"
     if isinstance(error, NotADirectoryError | FileExistsError):
         return "missing", "a part of the path is a file, not a folder"
+    code = getattr(error, "errno", None)
+    if code in (errno.ENOSPC, errno.EDQUOT):
+        return "full", _FULL
+    if code in _LOST:
+        return "unreachable", f"the file system does not answer ({os.strerror(code)})"
     if isinstance(error, OSError) and error.errno is not None:
         return "unreadable", os.strerror(error.errno)
     return "unreadable", f"{type(error).__name__} in the storage library"

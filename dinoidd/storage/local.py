@@ -1,6 +1,7 @@
 """Folders of this machine (or of a file system that every node mounts)."""
 
 import os
+import re
 import shutil
 import stat
 import uuid
@@ -11,7 +12,10 @@ from typing import BinaryIO
 import pyarrow.fs
 
 from dinoidd.errors import OutputError, StorageError
-from dinoidd.storage.uri import ObjectInfo
+from dinoidd.storage.limits import refuse_changed, refuse_over
+from dinoidd.storage.uri import ObjectInfo, printable
+
+_TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.tmp")  # see `_Replacing`
 
 
 class LocalFiles:
@@ -29,12 +33,19 @@ class LocalFiles:
         """Whether there is such a folder."""
         return Path(uri).is_dir()
 
-    def read(self, uri: str, max_bytes: int | None) -> bytes:
+    def read(
+        self,
+        uri: str,
+        max_bytes: int | None = None,
+        indexed: ObjectInfo | None = None,
+        seconds: float | None = None,
+    ) -> bytes:
         """The whole file; a pipe or a device is refused, because reading it may never end."""
         status = Path(uri).stat()
         if not stat.S_ISREG(status.st_mode):
             what = "a folder" if stat.S_ISDIR(status.st_mode) else "no regular file"
-            raise StorageError("unreadable", f"{uri} cannot be read: it is {what}")
+            raise StorageError("unreadable", printable(f"{uri} cannot be read: it is {what}"))
+        refuse_changed(uri, indexed, status.st_size)
         refuse_over(uri, status.st_size, max_bytes)
         return Path(uri).read_bytes()
 
@@ -72,7 +83,7 @@ class LocalFiles:
         if here in above:
             return
         with os.scandir(folder) as entries:
-            found = sorted((e.name, e.is_dir()) for e in entries if e.name.startswith(starts))
+            found = sorted((e.name, _is_dir(e)) for e in entries if e.name.startswith(starts))
         for name, is_dir in found:
             path = os.path.join(folder, name)  # noqa: PTH118 (Path would drop nothing but time)
             if not is_dir:
@@ -92,23 +103,29 @@ class LocalFiles:
         if Path(uri).exists():
             shutil.rmtree(uri)
 
+    def remove_unfinished(self, uri: str) -> None:
+        """Remove the temporary files of writers that were killed."""
+        for path in Path(uri).rglob(".*.tmp"):
+            if _TEMPORARY.fullmatch(path.name):
+                path.unlink(missing_ok=True)
+
     def arrow(self, uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
         """pyarrow's own local file system."""
         return pyarrow.fs.LocalFileSystem(), uri
 
 
-def refuse_over(uri: str, size: int | None, max_bytes: int | None) -> None:
-    """Raise `too_large` where an object of `size` bytes passes the limit."""
-    if max_bytes is not None and size is not None and size > max_bytes:
-        message = f"{uri} has {size:,} bytes, more than the limit of {max_bytes:,} bytes"
-        raise StorageError("too_large", message)
+def _is_dir(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
 
 
 def _listed(path: str) -> ObjectInfo:
     """A file as the listing shows it; one whose link leads nowhere is told when it is read."""
     try:
         size: int | None = Path(path).stat().st_size
-    except FileNotFoundError:
+    except OSError:
         size = None
     return ObjectInfo(uri=path, size=size)
 

@@ -8,11 +8,13 @@ import fsspec
 import pyarrow.fs
 
 from dinoidd.errors import OutputError, StorageError
-from dinoidd.storage.local import refuse_over
+from dinoidd.storage.arrow import arrow_filesystem
+from dinoidd.storage.limits import refuse_changed, refuse_over
 from dinoidd.storage.uri import ObjectInfo, shown
 
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 20
+TOTAL_TIMEOUT_S = 180  # of one request, however slowly bytes trickle in
 
 
 class FsspecFiles:
@@ -34,12 +36,26 @@ class FsspecFiles:
         """Whether there is such a folder or prefix."""
         return self.fs.isdir(self._path(uri))
 
-    def read(self, uri: str, max_bytes: int | None) -> bytes:
+    def read(
+        self,
+        uri: str,
+        max_bytes: int | None = None,
+        indexed: ObjectInfo | None = None,
+        seconds: float | None = None,
+    ) -> bytes:
         """The whole object; where its size is not known before, reading stops past the limit."""
         path = self._path(uri)
+        data = self._body(uri, path, max_bytes, indexed)
+        refuse_changed(shown(uri), indexed, len(data))
+        return data
+
+    def _body(
+        self, uri: str, path: str, max_bytes: int | None, indexed: ObjectInfo | None
+    ) -> bytes:
         if max_bytes is None:
             return self.fs.cat_file(path)
         size = self.fs.info(path).get("size")
+        refuse_changed(shown(uri), indexed, size)
         refuse_over(shown(uri), size, max_bytes)
         if size is not None:
             return self.fs.cat_file(path)
@@ -85,6 +101,9 @@ class FsspecFiles:
         if self.info(uri) is not None:
             self.fs.rm_file(self._path(uri))
 
+    def remove_unfinished(self, uri: str) -> None:
+        """Nothing: these stores show no unfinished uploads by fsspec."""
+
     def remove_all(self, uri: str) -> None:
         """Remove the folder and all in it; fine when it is not there."""
         if not self._path(uri).strip("/"):
@@ -94,7 +113,8 @@ class FsspecFiles:
 
     def arrow(self, uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
         """The same file system, for pyarrow."""
-        return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(self.fs)), self._path(uri)
+        arrow = arrow_filesystem(self.fs, lambda path: self.fs.open(path, "rb"))
+        return arrow, self._path(uri)
 
     def _path(self, uri: str) -> str:
         return self.fs._strip_protocol(uri)
@@ -115,7 +135,7 @@ def _filesystem(scheme: str) -> Any:
         import aiohttp
 
         timeout = aiohttp.ClientTimeout(
-            total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=READ_TIMEOUT_S
+            total=TOTAL_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S, sock_read=READ_TIMEOUT_S
         )
         settings["client_kwargs"] = {"timeout": timeout}
     try:

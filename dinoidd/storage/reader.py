@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 
-from dinoidd.errors import DinoiddError, StorageError
+from dinoidd.errors import DinoiddError, OutageError, StorageError
 from dinoidd.storage.backend import backend_of
 from dinoidd.storage.failure import told
-from dinoidd.storage.uri import DEFAULT_OPTIONS, StorageOptions, normalise
+from dinoidd.storage.retry import BRISK, Patience, persist
+from dinoidd.storage.uri import DEFAULT_OPTIONS, ObjectInfo, StorageOptions, normalise, scheme_of
 
 
 @dataclass(frozen=True)
@@ -13,18 +14,63 @@ class ObjectReader:
     """Reads whole objects from any store. Picklable; the connections belong to the process."""
 
     options: StorageOptions = DEFAULT_OPTIONS
+    patience: Patience = BRISK
 
-    def read(self, uri: str, max_bytes: int | None = None) -> bytes:
+    def read(
+        self, uri: str, max_bytes: int | None = None, indexed: ObjectInfo | None = None
+    ) -> bytes:
         """The object's bytes, from any thread.
 
-        Raises StorageError alone: `missing`, `forbidden`, `unreachable`, `unreadable`, or
-        `too_large` for an object over `max_bytes`, which is refused before its body is read.
+        Args:
+            max_bytes: a larger object is refused before its body is read.
+            indexed: what was known of the object earlier; it has to be the same still, as far as its
+                store tells (S3: size and ETag; others: size).
+
+        Raises:
+            StorageError: this object cannot be had: `missing`, `forbidden`, `too_large`, `changed`,
+                `unreadable`, or `unreachable` though its store answers otherwise.
+            OutageError: nothing can be had from its store (`unreachable`, `credentials`).
         """
         try:
             name = normalise(uri)
-            with told(name, self.options):
-                return backend_of(name, self.options).read(name, max_bytes)
+            return persist(lambda left: self._once(name, max_bytes, indexed, left), self.patience)
+        except OutageError as error:
+            if error.kind == "unreachable" and self._store_answers(name):
+                raise StorageError(error.kind, str(error)) from error
+            raise
         except StorageError:
             raise
         except DinoiddError as error:
             raise StorageError("unreadable", str(error)) from error
+
+    def _once(
+        self, name: str, max_bytes: int | None, indexed: ObjectInfo | None, seconds: float
+    ) -> bytes:
+        with told(name, self.options):
+            return backend_of(name, self.options).read(name, max_bytes, indexed, seconds)
+
+    def check_store(self, uri: str) -> None:
+        """Ask the store of an object something else than the object.
+
+        A web host is no store: among many addresses, one that is dead must not stop the others.
+
+        Raises:
+            OutageError: it does not answer.
+        """
+        name = normalise(uri)
+        if scheme_of(name) in ("http", "https"):
+            return
+        try:
+            with told(name, self.options, "looked up"):
+                backend_of(name, self.options).info(name)
+        except OutageError:
+            raise
+        except StorageError:  # it says no, so it is there
+            return
+
+    def _store_answers(self, name: str) -> bool:
+        try:
+            self.check_store(name)
+        except OutageError:
+            return False
+        return True

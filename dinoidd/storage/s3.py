@@ -13,10 +13,11 @@ import fsspec
 import fsspec.asyn
 import pyarrow.fs
 
-from dinoidd.errors import OutputError, StorageError
-from dinoidd.storage.failure import endpoint_of, explain
-from dinoidd.storage.local import refuse_over
-from dinoidd.storage.uri import ObjectInfo, StorageOptions, split_s3
+from dinoidd.errors import OutageError, OutputError, StorageError
+from dinoidd.storage.arrow import arrow_filesystem
+from dinoidd.storage.failure import endpoint_of
+from dinoidd.storage.limits import refuse_changed, refuse_over
+from dinoidd.storage.uri import ObjectInfo, StorageOptions, printable, split_s3
 
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 20
@@ -25,14 +26,14 @@ CONNECTIONS = 64  # a worker's fetch threads share them
 KEYS_PER_REQUEST = 1000  # as many as S3 lists or removes at once
 
 
-def s3_filesystem(options: StorageOptions) -> Any:
+def s3_filesystem(options: StorageOptions, attempts: int = ATTEMPTS) -> Any:
     """An s3fs file system: no caches of listings or instances, short time-outs, few retries."""
     endpoint = endpoint_of(options)
     config: dict[str, object] = {
         "connect_timeout": CONNECT_TIMEOUT_S,
         "read_timeout": READ_TIMEOUT_S,
         "max_pool_connections": CONNECTIONS,
-        "retries": {"mode": "standard", "total_max_attempts": ATTEMPTS},
+        "retries": {"mode": "standard", "total_max_attempts": attempts},
     }
     if endpoint:
         config["s3"] = {"addressing_style": "path"}  # a private server rarely has a name a bucket
@@ -53,7 +54,8 @@ class S3Files:
 
     def __init__(self, options: StorageOptions) -> None:
         self.options = options
-        self.fs = s3_filesystem(options)
+        self.fs = s3_filesystem(options)  # tries again by itself, a few times and briefly
+        self.single = s3_filesystem(options, attempts=1)  # for what `persist` tries again
 
     def info(self, uri: str) -> ObjectInfo | None:
         """The object's entry. A listing, because unlike a HEAD it says why it is refused."""
@@ -69,34 +71,67 @@ class S3Files:
         page = self.fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=1)
         return not key or bool(page.get("Contents"))
 
-    def read(self, uri: str, max_bytes: int | None) -> bytes:
-        """The whole object, by one GET; its size is looked at before the body is."""
-        return fsspec.asyn.sync(self.fs.loop, self._read, uri, max_bytes)
+    def read(
+        self,
+        uri: str,
+        max_bytes: int | None = None,
+        indexed: ObjectInfo | None = None,
+        seconds: float | None = None,
+    ) -> bytes:
+        """The whole object, by one GET; its size and ETag are looked at before the body is."""
+        loop = self.single.loop
+        return fsspec.asyn.sync(loop, self._read, uri, max_bytes, indexed, seconds)
 
-    async def _read(self, uri: str, max_bytes: int | None) -> bytes:
+    async def _read(
+        self,
+        uri: str,
+        max_bytes: int | None,
+        indexed: ObjectInfo | None,
+        seconds: float | None,
+    ) -> bytes:
         bucket, key = split_s3(uri)
-        for attempt in range(1, ATTEMPTS + 1):
-            answer = await self.fs._call_s3("get_object", Bucket=bucket, Key=key)
-            try:
-                refuse_over(uri, answer["ContentLength"], max_bytes)
-                return await answer["Body"].read()
-            except Exception as error:  # the body broke off: botocore retries heads only
-                broken = explain(error, uri, self.options)[0] == "unreachable"
-                if isinstance(error, StorageError) or not broken or attempt == ATTEMPTS:
-                    raise
-            finally:
-                answer["Body"].close()
-            await asyncio.sleep(0.2 * 2**attempt)
-        raise AssertionError("the last attempt returns or raises")
+        try:
+            async with asyncio.timeout(seconds) as limit:
+                client = await self._client(bucket)
+                answer = await client.get_object(Bucket=bucket, Key=key)
+                try:
+                    size = answer["ContentLength"]
+                    refuse_changed(uri, indexed, size, _etag(answer))
+                    refuse_over(uri, size, max_bytes)
+                    return await answer["Body"].read()
+                finally:
+                    answer["Body"].close()
+        except TimeoutError as error:
+            if limit.expired():
+                what = f"{uri} cannot be read: it did not arrive within {seconds:.0f} s"
+                raise OutageError("unreachable", printable(what)) from error
+            raise
+
+    async def _client(self, bucket: str) -> Any:
+        await self.single.set_session()
+        return await self.single.get_s3(bucket)
 
     def open(self, uri: str) -> BinaryIO:
         """The object as a file with read-ahead."""
-        return self.fs.open(_plain(uri), "rb", block_size=8 << 20, cache_type="readahead")
+        return self._opened(_plain(uri), block_size=8 << 20, cache_type="readahead")
+
+    def _opened(self, path: str, **how: Any) -> BinaryIO:
+        try:
+            return self.fs.open(path, "rb", **how)
+        except FileNotFoundError:
+            raise
+        except Exception:
+            self.info(f"s3://{path.removeprefix('s3://')}")  # says why, which the HEAD did not
+            raise
 
     def write(self, uri: str, data: bytes) -> None:
         """One PUT: the object appears whole or not at all."""
+        fsspec.asyn.sync(self.single.loop, self._write, uri, data)
+
+    async def _write(self, uri: str, data: bytes) -> None:
         bucket, key = split_s3(uri)
-        self.fs.call_s3("put_object", Bucket=bucket, Key=key, Body=data)
+        client = await self._client(bucket)
+        await client.put_object(Bucket=bucket, Key=key, Body=data)
 
     def upload(self, local: Path, uri: str) -> None:
         """One PUT, or a multipart upload that is completed at its end or aborted."""
@@ -157,15 +192,33 @@ class S3Files:
                 "forbidden", f"s3://{bucket}/{error.get('Key')} cannot be removed: {reason}"
             )
 
+    def remove_unfinished(self, uri: str) -> None:
+        """Abort multipart uploads below the prefix that nobody completed."""
+        bucket, key = split_s3(uri)
+        marks: dict[str, str] = {}
+        while True:
+            where = {"Bucket": bucket, "Prefix": f"{key}/" if key else "", **marks}
+            page = self.fs.call_s3("list_multipart_uploads", **where)
+            for found in page.get("Uploads", []):
+                ids = {"Key": found["Key"], "UploadId": found["UploadId"]}
+                self.fs.call_s3("abort_multipart_upload", Bucket=bucket, **ids)
+            if not page.get("IsTruncated"):
+                return
+            marks = {name: page[f"Next{name}"] for name in ("KeyMarker", "UploadIdMarker")}
+
     def arrow(self, uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
         """s3fs for pyarrow, so that both look for credentials in the same places."""
         plain = _plain(uri).removeprefix("s3://")
-        return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(self.fs)), plain
+        return arrow_filesystem(self.fs, self._opened), plain
 
 
 def _object(bucket: str, entry: dict[str, Any]) -> ObjectInfo:
-    etag = (entry.get("ETag") or "").strip('"') or None
-    return ObjectInfo(uri=f"s3://{bucket}/{entry['Key']}", size=entry["Size"], etag=etag)
+    uri = f"s3://{bucket}/{entry['Key']}"
+    return ObjectInfo(uri=uri, size=entry["Size"], etag=_etag(entry))
+
+
+def _etag(answer: dict[str, Any]) -> str | None:
+    return (answer.get("ETag") or "").strip('"') or None
 
 
 def _plain(uri: str) -> str:

@@ -1,6 +1,6 @@
 """A folder, here or in a bucket."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ import pyarrow.fs
 from dinoidd.errors import OutputError, StorageError
 from dinoidd.storage.backend import Backend, backend_of
 from dinoidd.storage.failure import told
+from dinoidd.storage.retry import BRISK, STEADY, persist
 from dinoidd.storage.uri import DEFAULT_OPTIONS, ObjectInfo, StorageOptions, normalise
 
 # One fixed name, so that a store which lets us write but not remove keeps at most one of them.
@@ -21,7 +22,8 @@ WRITE_CHECK = ".dinoidd-write-check"
 class Store:
     """A folder of files, local or in object storage. Picklable; make one with `Store.open`.
 
-    Methods raise StorageError (`missing`, `forbidden`, `unreachable`, `unreadable`).
+    Methods raise StorageError (`missing`, `forbidden`, `unreadable`, `full`), or OutageError where the
+    store does not answer or does not know these credentials.
     """
 
     uri: str  # an absolute path, or s3://bucket/prefix; no trailing slash
@@ -43,8 +45,12 @@ class Store:
     def read_bytes(self, name: str) -> bytes:
         """A whole file."""
         uri = self.uri_of(name)
-        with told(uri, self.options):
-            return self._backend.read(uri, None)
+
+        def read(_: float) -> bytes:
+            with told(uri, self.options):
+                return self._backend.read(uri)
+
+        return persist(read, BRISK)
 
     @contextmanager
     def open_read(self, name: str) -> Iterator[BinaryIO]:
@@ -55,15 +61,21 @@ class Store:
 
     def write_bytes(self, name: str, data: bytes) -> None:
         """Write or replace a file; readers see the old or the new one, never a part."""
-        uri = self.uri_of(name)
-        with told(uri, self.options, "written"):
-            self._backend.write(uri, data)
+        self._write(name, lambda uri: self._backend.write(uri, data))
 
     def upload(self, local: Path, name: str) -> None:
         """Copy a local file here, of any size, as whole as `write_bytes` does."""
+        self._write(name, lambda uri: self._backend.upload(local, uri))
+
+    def _write(self, name: str, write: Callable[[str], None]) -> None:
+        """Patiently, since work that took long is lost with it."""
         uri = self.uri_of(name)
-        with told(uri, self.options, "written"):
-            self._backend.upload(local, uri)
+
+        def once(_: float) -> None:
+            with told(uri, self.options, "written"):
+                write(uri)
+
+        persist(once, STEADY)
 
     def info(self, name: str) -> ObjectInfo | None:
         """What the store knows about a file; None where there is none."""
@@ -104,6 +116,15 @@ class Store:
         """Remove this folder and all in it. A whole bucket or `/` is refused (OutputError)."""
         with told(self.uri, self.options, "removed"):
             self._backend.remove_all(self.uri)
+
+    def remove_unfinished(self) -> None:
+        """Remove what killed writers left below this folder; for when nobody writes here.
+
+        Temporary files of a local folder; in S3 the parts of uploads, which cost money and show in no
+        listing. (A writer that lives on fails by it, and its retry starts anew.)
+        """
+        with told(self.uri, self.options, "cleaned"):
+            self._backend.remove_unfinished(self.uri)
 
     def check_writable(self) -> None:
         """Write and remove a tiny file; an OutputError says in one sentence why that fails."""

@@ -10,6 +10,12 @@ from dinoidd.errors import ConfigError
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _USER = re.compile(r"^(\w[\w+.-]*://)[^/@]*@")
+# Parameters of signed web addresses: AWS, Google, CloudFront, Azure, and what others call their keys.
+_SECRET = re.compile(
+    r"^(x-amz-|x-goog-)|sign|^(sig|se|sp|sv|sr|spr|skoid|policy|expires|auth)$"
+    r"|key|token|secret|password|credential|authorization",
+    re.IGNORECASE,
+)
 _S3_ALIASES = {"s3a": "s3", "s3n": "s3"}
 
 
@@ -66,4 +72,30 @@ def shown(uri: str) -> str:
     if scheme_of(uri) not in ("http", "https"):
         return _USER.sub(r"\1", uri)
     parts = urlsplit(uri)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    return urlunsplit((parts.scheme, _host(parts.netloc), parts.path, "", ""))
+
+
+def public(uri: str) -> str:
+    """The URI as it may stand in results: a web address without user, password and signature.
+
+    A query that signs nothing stays, because it may tell one image from another. One that has a
+    parameter which looks like a secret goes as a whole: its other parameters belong to it.
+    """
+    if scheme_of(uri) not in ("http", "https"):
+        return _USER.sub(r"\1", uri)
+    parts = urlsplit(uri)
+    signed = any(_SECRET.search(pair.partition("=")[0]) for pair in parts.query.split("&"))
+    return shown(uri) if signed else urlunsplit(parts._replace(netloc=_host(parts.netloc)))
+
+
+def _host(netloc: str) -> str:
+    return netloc.rpartition("@")[2]
+
+
+def printable(text: str) -> str:
+    """The text with control characters escaped: an object's name must not steer a terminal."""
+    return text if text.isprintable() else "".join(map(_escaped, text))
+
+
+def _escaped(letter: str) -> str:
+    return letter if letter.isprintable() else repr(letter)[1:-1]
