@@ -14,6 +14,10 @@ class SegmentConfig:
 
     input: str  # folder, bucket prefix, glob, image, or list of images (.txt, .csv, .parquet)
     output: str  # folder or bucket prefix
+    more_inputs: tuple[str, ...] = ()  # further ones; an image that two name is segmented twice
+    where: str | None = None  # SQL: of the images listed, only those that it fits
+    sample: int | None = None  # of these only so many, drawn uniformly
+    sample_seed: int = 0
     checkpoint: str | None = None  # exactly one of this
     preset: str | None = None  # and this
     base: str | None = None  # of a trained checkpoint, where the file it was trained on has moved
@@ -28,7 +32,9 @@ class SegmentConfig:
     threads: int = 8  # downloads at a time in one fetching task: they wait for the network
     max_pixels: int = 100_000_000  # larger images become error rows; 12,000 x 8,000 fit
     max_bytes: int = 200_000_000  # larger files are refused before they are read
+    image_timeout: float = 300.0  # seconds to decode an image, and to segment it; then it is ended
     max_error_rate: float = 0.5  # a larger share of error rows makes the exit status 1
+    outage_patience: float = 600  # seconds that a run waits for a store that is out
     rows_per_chunk: int | None = None  # images a unit of work; None: 64, fewer for a small run
     rows_per_file: int = 4096  # of images/*.parquet: about 130 MB of 1080p street masks
     endpoint_url: str | None = None  # of S3-compatible storage
@@ -50,9 +56,21 @@ class SegmentConfig:
             yield f"--dtype {self.dtype}: there are {', '.join(DTYPES)}"
         if self.image_size is not None and (self.image_size < 32 or self.image_size % 32):
             yield f"--image-size {self.image_size}: a positive multiple of 32 is needed"
+        if not self.outage_patience >= 0:
+            yield f"--outage-patience {self.outage_patience}: seconds, 0 or more, are needed"
+        if not self.image_timeout > 0:
+            yield f"--image-timeout {self.image_timeout}: a number of seconds over 0 is needed"
         if not 0 <= self.max_error_rate <= 1:
             yield f"--max-error-rate {self.max_error_rate}: a share from 0 to 1 is needed"
-        counts = ("batch_size", "actors", "threads", "max_pixels", "max_bytes", "rows_per_chunk")
+        counts = (
+            "sample",
+            "batch_size",
+            "actors",
+            "threads",
+            "max_pixels",
+            "max_bytes",
+            "rows_per_chunk",
+        )
         for name in (*counts, "rows_per_file"):
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -94,9 +94,14 @@ class Ran:
 
 def segment(*arguments: object) -> Ran:
     """`dinoidd segment` in this process, so that all tests share one Ray."""
+    return command("segment", *arguments)
+
+
+def command(*arguments: object) -> Ran:
+    """A command of dinoidd in this process."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        status = main(["segment", *map(str, arguments)])
+        status = main(list(map(str, arguments)))
     return Ran(status, out.getvalue(), err.getvalue())
 
 

@@ -16,8 +16,11 @@ FILES = sorted(p for top in ("dinoidd", "jobs") for p in (ROOT / top).rglob("*.p
 # Where alone a package is imported. Ray: where a job is wired.
 STORAGE = ["dinoidd/storage/*.py"]
 HOMES = {
-    "ray": [f"dinoidd/segment/{n}.py" for n in ("cluster", "pipeline", "merging")]
-    + ["dinoidd/train/*.py", "dinoidd/*/job.py", "jobs/*.py"],
+    "ray": [
+        f"dinoidd/segment/{n}.py"
+        for n in ("cluster", "pipeline", "merging", "pieces", "preflight", "tries_actor")
+    ]
+    + ["dinoidd/train/*.py", "dinoidd/*/job.py", "dinoidd/upkeep/tasks.py", "jobs/*.py"],
     "fsspec": STORAGE,
     "s3fs": STORAGE,
     "gcsfs": STORAGE,

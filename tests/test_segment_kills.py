@@ -9,23 +9,16 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
-import ray
 from images import write_plain
-from segment_runs import proof, save_model
-from test_pipeline import pieces
+from segment_runs import proof
 
-from dinoidd.errors import ClusterError
-from dinoidd.inference.source import ModelSource
-from dinoidd.segment import cluster
-from dinoidd.segment.cluster import Placement
-from dinoidd.segment.pipeline import run_chunks
-from dinoidd.segment.stages import ReadImages
+from dinoidd.output.schema import range_of
 
 pytestmark = pytest.mark.timeout(600)
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -102,8 +95,26 @@ class Job:
             done = len(list(self.out.glob("_staging/*/chunk-*")))
             return done + 6 * len(list(self.out.glob("images/part-*"))) >= wanted
 
-        wait_until(lambda: there() or driver.poll() is not None, 120)
+        wait_until(lambda: there() or driver.poll() is not None, 240)
         assert driver.poll() is None, driver.communicate()
+
+    def forget_done(self) -> int:
+        """Remove the images whose rows are written; how many they were."""
+        names = [p.name for p in self.out.glob("_staging/*/*")]
+        ranges = [range_of(name, "chunk") for name in names]
+        ranges += [range_of(p.name, "part") for p in self.out.glob("images/*")]
+        done = {i for found in filter(None, ranges) for i in range(*found)}
+        for image in done:
+            (self.folder / "in" / f"{image:04d}.png").unlink()
+        return len(done)
+
+    def leave_half_written(self) -> list[Path]:
+        """What killed writers leave."""
+        (staging,) = self.out.glob("_staging/*")
+        left = [folder / f".{uuid.uuid4().hex}.tmp" for folder in (staging, self.out / "manifest")]
+        for path in left:
+            path.write_bytes(b"half")
+        return left
 
     def finish(self) -> str:
         """Run the command to its end; what it logged is returned."""
@@ -140,8 +151,28 @@ def test_killed_driver__the_same_command_goes_on(job: Job) -> None:
     driver.communicate()
     assert not (job.out / "_SUCCESS").exists()
     wait_until(lambda: not job.processes.workers(), 60)  # Ray goes with its driver
+    left = job.leave_half_written()
+    assert job.forget_done() >= 9 * 8
     logged = job.finish()
     assert f"of {IMAGES} images are done" in logged
+    job.check()  # so what was done was not read again
+    assert not [path for path in left if path.exists()]
+
+
+@pytest.mark.slow
+def test_second_driver__ends_with_a_sentence(job: Job) -> None:
+    driver = job.start()
+    job.wait_for_chunks(1, driver)
+    second = job.start()
+    _, logged = second.communicate(timeout=60)
+    assert second.returncode == 2
+    (told,) = (line for line in logged.splitlines() if line.startswith("dinoidd segment: "))
+    assert (
+        f"another session works on {job.out}: `dinoidd segment` on {socket.gethostname()}" in told
+    )
+    assert f"process {driver.pid}, since 2" in told
+    _, logged = driver.communicate(timeout=300)
+    assert driver.returncode == 0, logged
     job.check()
 
 
@@ -204,29 +235,6 @@ def test_signal__ends_promptly_and_can_be_resumed(job: Job, sent: signal.Signals
     job.check()
 
 
-@pytest.mark.slow
-def test_poison__ends_with_a_sentence(tmp_path: Path) -> None:
-    """And not never, as with Ray's own default."""
-
-    class Poisoned(ReadImages):  # stands for an image that kills whoever decodes it
-        def __call__(self, chunk: int) -> None:
-            os._exit(1)
-
-    was_there = ray.is_initialized()
-    cluster.connect()
-    read, write = pieces(tmp_path)
-    model = ModelSource(checkpoint=str(save_model(tmp_path / "model.safetensors")))
-    segment = {"source": model, "image_size": 64, "batch_size": 2, "device": "cpu", "threads": 1}
-    placement = Placement(device="cpu", actors=1, threads=1)
-    poisoned = Poisoned(**vars(read))
-    with pytest.raises(ClusterError) as caught:
-        list(run_chunks([0], read=poisoned, segment=segment, write=write, placement=placement))
-    assert "a process of the run died and did not recover" in str(caught.value)
-    assert "\n" not in str(caught.value)
-    if not was_there:
-        ray.shutdown()
-
-
 @dataclass(frozen=True)
 class Head:
     """A Ray head node, and its job queue's address."""
@@ -235,10 +243,16 @@ class Head:
     dashboard: str
     environment: dict[str, str]
 
-    def submit(self, code: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-        command = ["ray", "job", "submit", "--address", self.dashboard, "--working-dir", code]
+    def submit(
+        self, code: Path, *arguments: object, options: Sequence[str] = ()
+    ) -> subprocess.CompletedProcess[str]:
+        command = ["--working-dir", code, *options, "--", "python", "jobs/segment.py"]
+        return self.job("submit", *command, *arguments)
+
+    def job(self, verb: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+        command = ["ray", "job", verb, "--address", self.dashboard, *arguments]
         return subprocess.run(
-            [*map(str, [*command, "--", "python", "jobs/segment.py", *arguments])],
+            [*map(str, command)],
             env=os.environ | self.environment,
             capture_output=True,
             text=True,
@@ -287,12 +301,16 @@ def answers(port: int) -> bool:
     return True
 
 
-@pytest.mark.slow
-def test_job_submit__its_exit_status_is_the_run_s(head: Head, tmp_path: Path) -> None:
-    code = tmp_path / "code"
+def copy_code(code: Path) -> None:
     for part in ("dinoidd", "jobs"):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(REPOSITORY / part, code / part, ignore=ignored)
+
+
+@pytest.mark.slow
+def test_job_submit__its_exit_status_is_the_run_s(head: Head, tmp_path: Path) -> None:
+    code = tmp_path / "code"
+    copy_code(code)
     write_plain(tmp_path / "in", 20)
     paths = ["--input", tmp_path / "in", "--output", tmp_path / "out", "--preset", "tiny"]
     ran = head.submit(code, *paths)
@@ -308,3 +326,23 @@ def test_job_submit__its_exit_status_is_the_run_s(head: Head, tmp_path: Path) ->
     ran = head.submit(code, *again)
     assert ran.returncode == 1
     assert "of the images are error rows" in ran.stdout + ran.stderr
+
+
+@pytest.mark.slow
+def test_job_stop__says_how_to_go_on(head: Head, tmp_path: Path) -> None:
+    code = tmp_path / "code"
+    copy_code(code)
+    write_plain(tmp_path / "in", IMAGES)
+    paths = ["--input", tmp_path / "in", "--output", tmp_path / "out", "--preset", "tiny"]
+    pieces = ["--batch-size", 8, "--rows-per-chunk", 8, "--rows-per-file", 48]
+    head.submit(code, *paths, *pieces, options=["--no-wait", "--submission-id", "stopped"])
+    wait_until(lambda: len(list((tmp_path / "out").glob("_staging/*/chunk-*"))) >= 3, 120)
+    stopped = head.job("stop", "stopped")
+    assert "was stopped" in stopped.stdout, stopped.stdout + stopped.stderr
+    logged = head.job("logs", "stopped").stdout
+    assert "run the same command again to resume" in logged
+    assert not (tmp_path / "out" / "_session").exists()
+    ran = head.submit(code, *paths, *pieces)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "images are done" in ran.stdout
+    assert proof(tmp_path / "out").ok == IMAGES

@@ -100,6 +100,9 @@ def test_segment__from_bucket_to_bucket(s3: S3, closed_server: str, tmp_path: Pa
     assert not [key for key, data in zip(keys, files, strict=True) if SECRET_KEY.encode() in data]
     assert not [key for key, data in zip(keys, files, strict=True) if ACCESS_KEY.encode() in data]
     assert "hush" not in "".join(texts), "a signature is a secret too"
+    assert rows[-1]["uri"] == f"{closed_server}/{FORBIDDEN}"
+    signed = [key for key, data in zip(keys, files, strict=True) if b"hush" in data]
+    assert [key for key in signed if "/manifest/" not in key] == [], "reading needs it, no one else"
 
 
 def refused(*arguments: object, **environment: str) -> str:

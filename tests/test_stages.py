@@ -17,7 +17,7 @@ from small_models import drawn_model
 from dinoidd.checkpoint.file import load_checkpoint, save_checkpoint
 from dinoidd.data.image import decode_image
 from dinoidd.data.manifest import FOLDER, index_images
-from dinoidd.errors import CheckpointError, ImageError, OutputError
+from dinoidd.errors import CheckpointError, ClusterError, ImageError, OutputError
 from dinoidd.inference.predictor import Predictor
 from dinoidd.inference.source import ModelSource
 from dinoidd.output.schema import images_schema
@@ -289,6 +289,69 @@ def test_segment_images__out_of_memory_halves_the_batch(
     assert kinds == [None, None, "out_of_memory", None, None, None]
     assert table["error"][2].as_py() == "alone in its batch: CUDA out of memory"
     assert table["classes"].null_count == 1
+
+
+def test_segment_images__an_image_that_makes_the_model_raise(
+    model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = reader(write_plain(tmp_path / "in", 7), tmp_path)
+    segment = SegmentImages(ModelSource(checkpoint=str(model_file)), SIZE, 4, "cpu", 1)
+    chunk = read(0)
+    poison = {chunk["image"][i].as_py() for i in (0, 5)}
+    predict, sizes_of_batches = segment._predictor.predict, []
+
+    def raising(images_BHW3: np.ndarray, sizes: list[tuple[int, int]]) -> object:
+        sizes_of_batches.append(len(sizes))
+        if any(image.tobytes() in poison for image in images_BHW3):
+            raise ValueError("an odd shape\nand more of it")
+        return predict(images_BHW3, sizes)
+
+    monkeypatch.setattr(segment._predictor, "predict", raising)
+    table = segment(chunk)
+
+    kinds = table["error_kind"].to_pylist()
+    assert kinds == ["crashed", None, None, None, None, "crashed", None]
+    told = "alone in its batch, the model raised ValueError: an odd shape"
+    assert table["error"][0].as_py() == table["error"][5].as_py() == told
+    assert sizes_of_batches == [4, 2, 1, 1, 2, 3, 1, 2, 1, 1]
+
+
+def test_segment_images__a_lost_device_is_no_image_error(
+    segmenter: SegmentImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is tried after it fails too. In a worker of Ray the process ends and is started anew."""
+    chunk = reader(write_plain(tmp_path / "in", 2), tmp_path)(0)
+
+    def lost(*_: object) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(segmenter._predictor, "predict", lost)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        segmenter(chunk)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (RuntimeError("no kernel image\nfor this device"), "RuntimeError: no kernel image"),
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried"),
+            "OutOfMemoryError: CUDA out of memory. Tried",
+        ),
+        (KeyError(), "KeyError: without a word"),
+    ],
+)
+def test_segment_images__a_model_that_works_with_no_image_at_all(
+    model_file: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, told: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Predictor, "predict", fail)
+    with pytest.raises(ClusterError) as caught:
+        SegmentImages(ModelSource(checkpoint=str(model_file)), SIZE, 4, "cpu", 1)
+    said = "the model cannot segment a blank image of 64 x 64 pixels on cpu: "
+    assert str(caught.value) == said + told
 
 
 def test_model_source__weights_that_changed_are_refused(model_file: Path) -> None:

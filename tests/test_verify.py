@@ -440,7 +440,7 @@ def test_verify__store_goes_away(run, s3: S3, monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-the-secret")
     with pytest.raises(StorageError) as error:
         verify(reader)
-    assert error.value.kind == "forbidden"
+    assert error.value.kind == "credentials"
 
 
 def test_verify__files_of_another_run(run):

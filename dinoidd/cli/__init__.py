@@ -15,6 +15,8 @@ COMMANDS = {
     "index": "list the images of a folder or bucket into a manifest",
     "query": "ask a finished run with SQL",
     "show": "draw images beside their masks",
+    "retry": "try the error rows of a finished run again",
+    "compact": "make the files of a finished run large",
     "report": "one web page about a run: figures, charts, pictures",
     "export": "masks as PNG folders, COCO, Cityscapes, Hugging Face or FiftyOne",
     "evaluate": "compare predictions with ground truth, and runs with each other",
@@ -35,7 +37,10 @@ PIPE_CLOSED = 141  # what a shell shows for a tool that SIGPIPE ended; never 0 f
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit status is returned (2: the user's error, told in one sentence)."""
-    args = build_parser(sys.argv[1:] if argv is None else argv).parse_args(argv)
+    parser = build_parser(sys.argv[1:] if argv is None else argv)
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:  # told with the usage of the command, not of all of dinoidd
+        args.mistaken(f"unrecognized arguments: {' '.join(unknown)}")
     try:
         return args.run(args)
     except DinoiddError as error:
@@ -64,5 +69,5 @@ def build_parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
         if name in argv:
             module = importlib.import_module(f"dinoidd.cli.{name}")
             module.add_arguments(command)
-            command.set_defaults(run=module.run)
+            command.set_defaults(run=module.run, mistaken=command.error)
     return parser

@@ -40,6 +40,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     train.add_argument("--uncached-epochs", type=int, default=2, metavar="N", help="(2)")
     train.add_argument("--batch-size", type=int, default=8, metavar="N", help="images a step (8)")
     train.set_defaults(measure=_train)
+    _add_scale(benches)
+    _add_faults(benches)
+
+
+def _add_scale(benches: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    text = "ten million rows: index, start, a long run's memory and speed, and many actors"
+    scale = benches.add_parser("scale", help=text, description=text.capitalize() + ".")
+    scale.add_argument(
+        "--rows", type=int, default=10_000_000, metavar="N", help="indexed (10000000)"
+    )
+    scale.add_argument("--images", type=int, default=20_000, metavar="N", help="long run (20000)")
+    scale.add_argument(
+        "--actors", type=int, nargs="+", default=[1, 2, 4, 8], metavar="N", help="(1 2 4 8)"
+    )
+    scale.add_argument(
+        "--model-ms", type=float, default=15.0, metavar="MS", help="the stand-in's, an image (15)"
+    )
+    scale.add_argument("--json", action="store_true", help="print JSON")
+    scale.set_defaults(measure=_scale)
+
+
+def _add_faults(benches: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    text = "kills processes of a run at random moments: does it lose or double an image?"
+    faults = benches.add_parser("faults", help=text, description=text.capitalize())
+    faults.epilog = "exit status: 0 where every image has one row that is ok, 1 otherwise"
+    for option, default, what in (
+        ("--kills", 20, "of actors, tasks, drivers and nodes"),
+        ("--images", 2_000, "generated, small"),
+        ("--nodes", 3, "of the local cluster, beside its head"),
+        ("--seed", 0, "of what is killed when"),
+    ):
+        faults.add_argument(
+            option, type=int, default=default, metavar="N", help=f"{what} ({default})"
+        )
+    faults.add_argument("--json", action="store_true", help="print JSON")
+    faults.set_defaults(measure=_faults)
 
 
 def _add_model(parser: argparse.ArgumentParser, preset: str) -> None:
@@ -55,15 +91,18 @@ def _add_model(parser: argparse.ArgumentParser, preset: str) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    import contextlib
+    import sys
     import tempfile
 
     from dinoidd.log import start_logging
 
     start_logging()
-    with tempfile.TemporaryDirectory(prefix="dinoidd-bench-") as folder:
+    stdout_for_figures = contextlib.redirect_stdout(sys.stderr)  # Ray's warnings go elsewhere
+    with tempfile.TemporaryDirectory(prefix="dinoidd-bench-") as folder, stdout_for_figures:
         figures, table = args.measure(args, folder)
     print(json.dumps(figures, indent=1) if args.json else table)
-    return 0
+    return 0 if figures.get("whole", True) else 1
 
 
 def _pipeline(args: argparse.Namespace, folder: str) -> tuple[dict[str, object], str]:
@@ -89,6 +128,27 @@ def _pipeline(args: argparse.Namespace, folder: str) -> tuple[dict[str, object],
     )
     speed = measure_pipeline(config, device=device, threads=os.cpu_count() or 1)
     return speed.to_dict(), format_speed(speed)
+
+
+def _scale(args: argparse.Namespace, folder: str) -> tuple[dict[str, object], str]:
+    from dinoidd.bench.scale import ScaleConfig, format_scale, measure_scale
+
+    config = ScaleConfig(
+        rows=args.rows,
+        images=args.images,
+        actors=tuple(args.actors),
+        seconds_per_image=args.model_ms / 1000,
+    )
+    scale = measure_scale(config, folder)
+    return scale.to_dict(), format_scale(scale)
+
+
+def _faults(args: argparse.Namespace, folder: str) -> tuple[dict[str, object], str]:
+    from dinoidd.bench.faults import FaultConfig, format_faults, measure_faults
+
+    config = FaultConfig(kills=args.kills, images=args.images, nodes=args.nodes, seed=args.seed)
+    report = measure_faults(config, folder)
+    return report.to_dict(), format_faults(report)
 
 
 def _train(args: argparse.Namespace, folder: str) -> tuple[dict[str, object], str]:

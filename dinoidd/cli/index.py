@@ -7,7 +7,7 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from dinoidd.cli.options import add_storage_options, storage_options
+from dinoidd.cli.options import add_input_options, add_storage_options, storage_options
 from dinoidd.errors import OutputError
 
 if TYPE_CHECKING:
@@ -20,13 +20,7 @@ SECONDS_BETWEEN_LINES = 5.0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
-    parser.add_argument(
-        "--input",
-        required=True,
-        metavar="URI",
-        help="a folder or s3:// prefix, an image, a quoted glob (* ** ? [...]), or a .txt, .csv or "
-        ".parquet list of URIs",
-    )
+    add_input_options(parser)
     parser.add_argument(
         "--output", required=True, metavar="URI", help="the run's folder: OUTPUT/manifest/"
     )
@@ -39,15 +33,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the manifest and print a summary."""
-    from dinoidd.data.manifest import FOLDER, index_images
+    from dinoidd.data.index import Origin, index_origin
+    from dinoidd.data.manifest import FOLDER
+    from dinoidd.data.selection import Selection
+    from dinoidd.segment.lock import exclusive
     from dinoidd.storage import Store
 
     options = storage_options(args)
     output = Store.open(args.output, options)
+    selection = Selection(where=args.where, sample=args.sample, seed=args.sample_seed)
+    selection.check()
     refuse_to_replace(output, restart=args.restart)
     output.check_writable()
     start = time.monotonic()
-    info = index_images(args.input, output, options, progress=Lines())
+    origin = Origin(inputs=tuple(args.input), selection=selection)
+    with exclusive(output, "index"):
+        refuse_to_replace(output, restart=args.restart)  # it may have been made meanwhile
+        info = index_origin(origin, output, options, progress=Lines())
     seconds = time.monotonic() - start
     where = output.child(FOLDER).uri
     if args.json:
@@ -95,8 +97,8 @@ def summary(info: "ManifestInfo", where: str, seconds: float) -> str:
     left_out = ", ".join(f"{number:,} {what}" for what, number in info.skipped.items())
     lines = {
         "manifest": f"{where} ({info.files:,} files)",
-        "input": info.input,
-        "images": f"{info.rows:,}",
+        "input": " ".join([info.input, *info.more_inputs]),
+        "images": f"{info.rows:,}" + ("" if info.listed is None else f" of {info.listed:,}"),
         "bytes": f"{info.bytes:,}",
         "left out": left_out or "nothing",
         "seconds": f"{seconds:.1f}",

@@ -1,7 +1,7 @@
 """Options that several commands share, spelled and explained once."""
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dinoidd.storage import StorageOptions
@@ -14,6 +14,37 @@ def add_base_option(parser: argparse._ActionsContainer) -> None:
         metavar="FILE",
         help="what a checkpoint of `dinoidd train` was trained on, where that has moved",
     )
+
+
+def add_input_options(parser: argparse._ActionsContainer, *, required: bool = True) -> None:
+    """`--input` and what picks from it; read them with `inputs_of`."""
+    parser.add_argument(
+        "--input",
+        required=required,
+        nargs="+",
+        metavar="URI",
+        help="a folder, a bucket prefix, a quoted glob (* ** ? [...]), an image, or a list of URIs "
+        "(.txt, .csv, .parquet); several are taken one after the other",
+    )
+    parser.add_argument(
+        "--where",
+        metavar="SQL",
+        help="take only images that a condition in DuckDB's SQL fits, over uri, name, suffix, folder, "
+        "size and etag: \"suffix = '.jpg' AND size < 5e6\"",
+    )
+    parser.add_argument(
+        "--sample", type=int, metavar="N", help="take only N of them, each as likely as any other"
+    )
+    parser.add_argument(
+        "--sample-seed", type=int, default=0, metavar="N", help="another one, another sample (0)"
+    )
+
+
+def inputs_of(args: argparse.Namespace) -> dict[str, Any]:
+    """The options of `add_input_options` by their names in SegmentConfig."""
+    first, *others = args.input
+    picked = {name: getattr(args, name) for name in ("where", "sample", "sample_seed")}
+    return {"input": first, "more_inputs": tuple(others)} | picked
 
 
 def add_storage_options(parser: argparse.ArgumentParser) -> None:

@@ -2,9 +2,11 @@
 
 import argparse
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from dinoidd.cli import plan_segment
 from dinoidd.cli.options import add_storage_options
+from dinoidd.errors import ConfigError
 
 if TYPE_CHECKING:
     from dinoidd.models import SegmenterConfig
@@ -12,9 +14,18 @@ if TYPE_CHECKING:
     from dinoidd.training.memory_plan import MemoryPlan, Phase
 
 DOES_NOT_FIT = 1
+_NUMBERS = {
+    "--batch-size": "images a step, over all workers",
+    "--image-size": "pixels of the model's square",
+    "--workers": "processes that train together",
+}
+PLANS = """\
+The options above are those of `dinoidd plan segment`, which is meant where no plan is named.
+`dinoidd plan train --help` says what a training's memory is planned from.
+"""
 EXAMPLES = """\
 Planned are the tensors of a step, on the assumption that every image shows every class, and 1 GB for CUDA
-itself. No weights are read or made, and no Ray is needed.
+itself where it is used. No weights are read or made, and no Ray is needed.
 
 examples:
   dinoidd plan train --recipe idd_20ep --preset vit7b16 --gpu-memory 40GB
@@ -25,9 +36,16 @@ exit status: 0; 1 where it does not fit; 2 for an error
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    plans = parser.add_subparsers(dest="plan", metavar="PLAN", required=True)
+    plan_segment.add_arguments(parser)  # `dinoidd plan --manifest ...` plans a segmentation
+    parser.epilog = PLANS
+    plans = parser.add_subparsers(dest="plan", metavar="PLAN")
+    text = "time, cost, GPUs, cores and output size of a segmentation"
+    segment = plans.add_parser("segment", help=text, description=text.capitalize() + ".")
+    plan_segment.add_arguments(segment)
+    segment.set_defaults(mistaken=segment.error)
     text = "peak memory of a training"
     train = plans.add_parser("train", help=text, description=text.capitalize() + ".")
+    train.set_defaults(mistaken=train.error)
     train.formatter_class = argparse.RawDescriptionHelpFormatter
     train.epilog = EXAMPLES
     train.add_argument("--recipe", metavar="NAME|FILE", help="as of `dinoidd train`")
@@ -40,6 +58,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="any setting of the recipe, by its dotted name",
     )
+    for option, text in _NUMBERS.items():
+        train.add_argument(option, type=int, metavar="N", help=f"{text} (the recipe's)")
+    train.add_argument(
+        "--device", choices=("auto", "cuda", "cpu"), default="auto", help="(auto: the recipe's)"
+    )
     model = train.add_mutually_exclusive_group()
     model.add_argument("--checkpoint", metavar="FILE", help="the base; its header is read alone")
     model.add_argument("--preset", metavar="NAME", help="or a preset's sizes (the recipe's)")
@@ -51,6 +74,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.plan == "train":
+        return _plan_training(args)
+    if args.plan is None and args.manifest is None and args.input is None:
+        raise ConfigError(
+            "what is to be planned? `dinoidd plan segment --manifest OUTPUT --checkpoint FILE`, or "
+            "`dinoidd plan train --recipe NAME`; --help says more"
+        )
+    return plan_segment.run(args)
+
+
+def _plan_training(args: argparse.Namespace) -> int:
     from dinoidd.training.memory_plan import parse_bytes, plan_memory
     from dinoidd.training.recipes import resolve
 
@@ -64,6 +98,10 @@ def run(args: argparse.Namespace) -> int:
         checkpoint=args.checkpoint,
         preset=args.preset,
         endpoint_url=args.endpoint_url,
+        batch_size=args.batch_size,
+        image_size=args.image_size,
+        workers=args.workers,
+        **_device(args.device),
     )
     plan = plan_memory(_model(config), config)
     fits = room is None or plan.peak <= room
@@ -75,6 +113,13 @@ def run(args: argparse.Namespace) -> int:
         if room is not None:
             print(_answer(plan, room))
     return 0 if fits else DOES_NOT_FIT
+
+
+def _device(device: str) -> dict[str, Any]:
+    """As `dinoidd train` understands its --device."""
+    if device == "auto":
+        return {}
+    return {"use_gpu": device == "cuda"} | ({"accelerator_type": "none"} if device == "cpu" else {})
 
 
 def _model(config: "TrainConfig") -> "SegmenterConfig":
@@ -105,7 +150,8 @@ def _table(plan: "MemoryPlan") -> str:
         images = f"{phase.images} image{'s' if phase.images > 1 else ''} a forward"
         lines.append(f"{phase.name}, {images}")
         lines += [f"  {name:<34}{_shown(value):>12}" for name, value in _rows(phase).items()]
-    lines.append(f"{'peak, with 1 GB for CUDA itself':<36}{_shown(plan.peak):>12}")
+    told = "peak, with 1 GB for CUDA itself" if plan.overhead else "peak of the tensors"
+    lines.append(f"{told:<36}{_shown(plan.peak):>12}")
     return "\n".join(lines)
 
 

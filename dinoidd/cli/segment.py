@@ -4,19 +4,19 @@ import argparse
 import dataclasses
 import sys
 
-from dinoidd.cli.options import add_base_option, add_storage_options
+from dinoidd.cli.options import (
+    add_base_option,
+    add_input_options,
+    add_storage_options,
+    inputs_of,
+)
 from dinoidd.config import DTYPES, SegmentConfig
 
 _DEFAULTS = {f.name: f.default for f in dataclasses.fields(SegmentConfig)}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--input",
-        required=True,
-        metavar="URI",
-        help="a folder, a bucket prefix, a glob, an image, or a list (.txt, .csv, .parquet)",
-    )
+    add_input_options(parser)
     parser.add_argument("--output", required=True, metavar="URI", help="a folder or bucket prefix")
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument(
@@ -52,6 +52,11 @@ def _add_speed(parser: argparse.ArgumentParser) -> None:
     _number(speed, "--threads", "downloads at a time in one task")
     speed.add_argument("--dtype", choices=DTYPES, default="auto", help="(auto: bfloat16 on GPUs)")
     speed.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto")
+    speed.add_argument(
+        "--accelerator-type",
+        metavar="NAME",
+        help="take nodes with such an accelerator, as Ray names it, like A100 (any)",
+    )
     _number(speed, "--rows-per-chunk", "images a unit of work (up to 64)")
     _number(speed, "--rows-per-file", "rows an output file")
 
@@ -60,6 +65,20 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
     limits = parser.add_argument_group("limits")
     _number(limits, "--max-pixels", "larger images become error rows")
     _number(limits, "--max-bytes", "larger files become error rows")
+    limits.add_argument(
+        "--outage-patience",
+        type=float,
+        metavar="SECONDS",
+        default=_DEFAULTS["outage_patience"],
+        help="how long to wait for a store that is out (600)",
+    )
+    limits.add_argument(
+        "--image-timeout",
+        type=float,
+        default=_DEFAULTS["image_timeout"],
+        metavar="SECONDS",
+        help="an image that takes longer to decode or to segment becomes an error row (300)",
+    )
     limits.add_argument(
         "--max-error-rate",
         type=float,
@@ -80,9 +99,15 @@ def run(args: argparse.Namespace) -> int:
     from dinoidd.segment.summary import format_summary
 
     start_logging()
-    fields = {name: getattr(args, name) for name in _DEFAULTS}
-    config = SegmentConfig(**fields)
-    result = segment(config, device=args.device, address=args.address)
+    inputs = inputs_of(args)
+    fields = {name: getattr(args, name) for name in _DEFAULTS if name not in inputs}
+    config = SegmentConfig(**inputs, **fields)
+    result = segment(
+        config,
+        device=args.device,
+        address=args.address,
+        accelerator_type=args.accelerator_type,
+    )
     if result.finished_before:
         print(f"{args.output} was finished before: nothing to do (--restart does it again)")
     print(format_summary(result.summary))

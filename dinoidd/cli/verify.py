@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from typing import TYPE_CHECKING
 
 from dinoidd.cli.options import add_storage_options, storage_options
@@ -44,6 +45,11 @@ def run(args: argparse.Namespace) -> int:
         sample=None if args.all else args.sample,
         progress=lambda parts: tqdm(parts, unit="file", leave=False, disable=None),
     )
+    if reader.half_retried:
+        print(
+            "note: a `dinoidd retry` is not finished, so its counts are not compared with run.json",
+            file=sys.stderr,
+        )
     print(_json(report, reader.uri) if args.json else _text(report, reader.uri))
     return DIFFERS if report.findings.total else 0
 

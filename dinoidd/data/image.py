@@ -1,6 +1,7 @@
 """Bytes of an image file into RGB pixels, with a reason where that cannot be."""
 
 import io
+import re
 import struct
 import warnings
 import zlib
@@ -27,6 +28,19 @@ _SWAPPING = (5, 6, 7, 8)  # orientations that swap width and height
 # Formats that end in a fixed mark, and TIFF, whose directory may lie anywhere.
 _ENDS = {b"\xff\xd8\xff": b"\xff\xd9", b"\x89PNG\r\n\x1a\n": b"IEND\xaeB`\x82"}
 _TIFF_ORDERS: dict[bytes, Literal["little", "big"]] = {b"II*\0": "little", b"MM\0*": "big"}
+_FOREIGN = {  # what it is called that begins so, and is no image that anybody could decode here
+    re.compile(rb"....ftyp(hei|hev|mif|msf)", re.DOTALL): "HEIC",
+    re.compile(rb"(\x00\x00\x00\x0cJXL |\xff\x0a)"): "JPEG XL",
+    re.compile(rb"(II\*\x00|MM\x00\*)....CR", re.DOTALL): "camera RAW",
+}
+_NO_IMAGE = {
+    re.compile(rb"\s*<(!doctype )?html", re.IGNORECASE): "an HTML page",
+    re.compile(rb"\s*(<\?xml.*)?<svg", re.DOTALL): "an SVG drawing",
+    re.compile(rb"\s*<\?xml"): "XML",
+    re.compile(rb"%PDF"): "a PDF",
+    re.compile(rb"PK\x03\x04"): "a ZIP archive",
+    re.compile(rb"\x00*\Z"): "zeros alone",
+}
 _MODE_NOTES = {
     "1": "bilevel, converted to RGB",
     "L": "grayscale, converted to RGB",
@@ -109,17 +123,28 @@ def _open(data: bytes) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data))
     except UnidentifiedImageError as error:
+        if kind := _known(_FOREIGN, data):
+            raise _unsupported(kind) from error
         if data.startswith((*_ENDS, *_TIFF_ORDERS)):
             raise _damaged(error, data) from error
-        start = data[:8].hex(" ")
-        raise ImageError("not_an_image", f"{len(data):,} bytes that start with {start}") from error
+        kind = _known(_NO_IMAGE, data)
+        what = f"{len(data):,} bytes that start with {data[:8].hex(' ')}"
+        raise ImageError("not_an_image", f"{what}: {kind}" if kind else what) from error
     except DAMAGE as error:
         raise _damaged(error, data) from error
     if image.format not in FORMATS:
-        raise ImageError(
-            "unsupported", f"a {image.format} file; JPEG, PNG, WebP, TIFF and BMP can be read"
-        )
+        raise _unsupported(image.format or "foreign")
     return image
+
+
+def _known(kinds: dict[re.Pattern[bytes], str], data: bytes) -> str | None:
+    return next((name for start, name in kinds.items() if start.match(data)), None)
+
+
+def _unsupported(kind: str) -> ImageError:
+    article = "an" if kind[0] in "AI" else "a"
+    what = f"{article} {kind} file; JPEG, PNG, WebP, TIFF and BMP can be read"
+    return ImageError("unsupported", what)
 
 
 def _convert(image: Image.Image) -> DecodedImage:

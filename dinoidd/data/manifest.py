@@ -13,8 +13,9 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import islice
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -39,11 +40,15 @@ class ManifestInfo:
     rows: int
     files: int
     bytes: int  # of all images whose size is known
-    input: str  # as the user named it, without signatures
+    input: str  # as the user named it, without signatures; the first of several
     skipped: dict[str, int]  # files that are no images, by suffix
     sha256: str  # over uri, size and etag of every row in order, however they are stored
     rows_per_file: int = ROWS_PER_FILE
     rows_per_group: int = ROWS_PER_GROUP
+    more_inputs: list[str] = field(default_factory=list)  # those after the first
+    selection: dict[str, str | int] = field(default_factory=dict)  # where, sample, sample_seed
+    listed: int | None = None  # images before the selection, where there is one
+    listed_bytes: int | None = None
 
 
 def index_images(
@@ -70,10 +75,12 @@ def write_manifest(
     input_uri: str,
     counts: Mapping[str, int],
     progress: Callable[[int], None] | None = None,
+    about: Callable[[], dict[str, Any]] = dict,
 ) -> ManifestInfo:
     """Write `images` into a manifest folder, with one file in memory at a time.
 
-    `counts`, the files left out by suffix, is read at the end, when the listing has filled it.
+    `counts`, the files left out by suffix, is read at the end, when the listing has filled it, and
+    `about` is asked then for more fields of the ManifestInfo.
     """
     writer = _Writer(folder)
     rest = iter(images)
@@ -83,7 +90,7 @@ def write_manifest(
             progress(writer.rows)
     if writer.rows == 0:
         raise InputError(f"{shown(input_uri)} holds no image")
-    return writer.finish(shown(input_uri), counts)
+    return writer.finish(shown(input_uri), counts, about())
 
 
 class _Writer:
@@ -112,7 +119,9 @@ class _Writer:
         if self.rows % ROWS_PER_FILE == 0:
             self._close_file()
 
-    def finish(self, input_uri: str, counts: Mapping[str, int]) -> ManifestInfo:
+    def finish(
+        self, input_uri: str, counts: Mapping[str, int], about: dict[str, Any]
+    ) -> ManifestInfo:
         """Close the last file, then say that the manifest is complete."""
         self._close_file()
         info = ManifestInfo(
@@ -122,6 +131,7 @@ class _Writer:
             input=input_uri,
             skipped=dict(sorted(counts.items())),
             sha256=self.digest.hexdigest(),
+            **about,
         )
         self.folder.write_bytes(INFO_NAME, json.dumps(asdict(info), indent=2).encode())
         return info

@@ -41,6 +41,8 @@ class Coco(Format[list[Segment]]):
         (width, height), image_id = item.size, item.row["image_id"]
         uri = shown(item.row["uri"])
         below = uri.removeprefix(shown(self.context.root))  # as it is: tools open images_root/this
+        if below.startswith("/") or ".." in below.split("/"):  # but nothing outside of that
+            below = item.name.stem
         image = {"id": image_id, "file_name": below, "height": height, "width": width, "uri": uri}
         for file in (self._panoptic, self._stuff):
             file.append("images", image)

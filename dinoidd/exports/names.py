@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dinoidd.output.reader import RunReader
+from dinoidd.storage import public
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._\-+=@,()]")
 _SAFE = frozenset("._-+=@,()")
@@ -50,7 +51,7 @@ class Names:
         """Reads the URIs of the run twice; 8 bytes an image are kept meanwhile."""
         names = cls(_root(run))
         hashes = [
-            np.fromiter((_hash(names._plain(uri).stem) for uri in uris.to_pylist()), np.uint64)
+            np.fromiter((_hash(names._plain(public(u)).stem) for u in uris.to_pylist()), np.uint64)
             for uris in _uris(run)
         ]
         found = np.sort(np.concatenate(hashes)) if hashes else np.empty(0, np.uint64)
@@ -59,7 +60,7 @@ class Names:
 
     def name(self, image_id: int, uri: str) -> Name:
         """The names of an image."""
-        name = self._plain(uri)
+        name = self._plain(public(uri))
         if not self._shared or _hash(name.stem) not in self._shared:
             return name
         return replace(name, stem=f"{name.stem}~{image_id}")
@@ -92,7 +93,7 @@ def _root(run: RunReader) -> str:
     if not ends:
         return ""
     low, high = min(e["min"].as_py() for e in ends), max(e["max"].as_py() for e in ends)
-    return common_folder(low, high)
+    return common_folder(public(low), public(high))
 
 
 def _safe_path(path: str) -> str:

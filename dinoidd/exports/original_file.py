@@ -7,7 +7,7 @@ from PIL import Image
 
 from dinoidd.data.image import DAMAGE, upright_size
 from dinoidd.errors import ImageError, StorageError
-from dinoidd.storage import ObjectReader
+from dinoidd.storage import ObjectReader, shown
 
 _MAX_BYTES = 512 << 20
 _SUFFIXES = {
@@ -42,12 +42,13 @@ def read_original_file(reader: ObjectReader, uri: str, size: tuple[int, int]) ->
             now = upright_size(image)
             suffix = _SUFFIXES.get(image.format or "")
     except DAMAGE as error:
-        raise ImageError("corrupt", f"{uri} cannot be decoded any more: {error}") from error
+        raise ImageError("corrupt", f"{shown(uri)} cannot be decoded any more: {error}") from error
     if suffix is None:
-        raise ImageError("unsupported", f"{uri} is a {image.format} file now")
+        raise ImageError("unsupported", f"{shown(uri)} is a {image.format} file now")
     if now != size:
         was, is_now = f"{size[0]}x{size[1]}", f"{now[0]}x{now[1]}"
-        raise ImageError("changed", f"{uri} had {was} pixels when segmented and has {is_now} now")
+        now_has = f"{shown(uri)} had {was} pixels when segmented and has {is_now} now"
+        raise ImageError("changed", now_has)
     return OriginalFile(data, suffix)
 
 

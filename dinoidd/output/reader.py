@@ -19,6 +19,13 @@ from dinoidd.output.schema import METADATA_CLASSES, class_table_of, range_name, 
 from dinoidd.storage import StorageOptions, Store
 from dinoidd.storage.failure import explain
 
+COMPACTION = "_compaction.json"  # there while `dinoidd compact` replaces files by larger ones
+HALF_COMPACTED = (
+    "is in the middle of a compaction, in which rows stand in two files for a while: run "
+    "`dinoidd compact` on it again, which finishes that"
+)
+RETRY = "_retry"  # a run of its own, until its rows have replaced the old ones
+RETRY_STATE = "retry.json"  # in it; while it is there, counts may differ from those of run.json
 _MANIFEST_PART = re.compile(r"part-\d{12}\.parquet")
 
 
@@ -77,6 +84,8 @@ class RunReader:
     def progress_note(self) -> str:
         """How far an unfinished run is, from the names of its files."""
         rows = sum(p.stop - p.start for p in self.parts)
+        if self.half_compacted:
+            return f"note: {self.uri} {HALF_COMPACTED}"
         total = self.manifest().count_rows() if self.manifest_files else None
         of = f" of {total:,}" if total is not None else ""
         return (
@@ -104,10 +113,21 @@ class RunReader:
         return self.store.exists("_SUCCESS")
 
     @cached_property
+    def half_compacted(self) -> bool:
+        """Whether a compaction is going on, or was stopped."""
+        return not self.finished and self.store.exists(COMPACTION)
+
+    @cached_property
+    def half_retried(self) -> bool:
+        """Whether `dinoidd retry` is going on, or was stopped: some rows are newer than run.json."""
+        return self.store.child(RETRY).exists(RETRY_STATE)
+
+    @cached_property
     def parts(self) -> list[Part]:
-        """The files of `images/`, by first image."""
+        """The files of `images/`, by first image; where two have a row, the larger one of them."""
         ranges = (range_of(name, "part") for name in self.store.child("images").names())
-        return sorted(Part(*rows) for rows in ranges if rows)
+        parts = sorted(Part(*rows) for rows in ranges if rows)
+        return _outermost(parts) if self.half_compacted else parts
 
     @cached_property
     def manifest_files(self) -> list[str]:
@@ -156,7 +176,7 @@ class RunReader:
                 yield pq.ParquetFile(source, pre_buffer=True)
         except (OSError, pa.ArrowException) as error:
             kind, reason = explain(error, folder.uri, self.options)
-            if kind in ("unreachable", "forbidden", "missing"):
+            if kind in ("unreachable", "credentials", "forbidden", "missing"):
                 raise StorageError(kind, f"{folder.uri_of(part.name)}: {reason}") from error
             reason = " ".join(str(error).split())
             raise UnreadableFileError(f"{part.name} cannot be read: {reason}") from error
@@ -176,3 +196,12 @@ class RunReader:
         except (OSError, pa.ArrowException) as error:
             reason = " ".join(str(error).split())
             raise OutputError(f"{self.store.uri_of(folder)} cannot be read: {reason}") from error
+
+
+def _outermost(parts: list[Part]) -> list[Part]:
+    """Without those that lie in another one."""
+    found: list[Part] = []
+    for part in sorted(parts, key=lambda part: (part.start, -part.stop)):
+        if not found or part.stop > found[-1].stop:
+            found.append(part)
+    return found

@@ -17,9 +17,10 @@ from dinoidd.output.file_checks import FILE_METADATA, FileChecks
 from dinoidd.output.findings import Findings
 from dinoidd.output.mask_checks import COLUMNS as MASK_COLUMNS
 from dinoidd.output.mask_checks import mask_problems
-from dinoidd.output.reader import Part, RunReader, UnreadableFileError
+from dinoidd.output.reader import HALF_COMPACTED, Part, RunReader, UnreadableFileError
 from dinoidd.output.row_checks import COLUMNS as ROW_COLUMNS
 from dinoidd.output.row_checks import RowChecks
+from dinoidd.storage import printable, public
 
 SAMPLE = 200
 _BATCH_ROWS = 4096
@@ -69,7 +70,9 @@ class _Verification:
 
     def run(self, progress: Progress) -> Report:
         if not self.reader.finished:
-            self.findings.add("unfinished", "there is no _SUCCESS: the run is not finished")
+            unfinished = "there is no _SUCCESS: the run is not finished"
+            half = self.reader.half_compacted
+            self.findings.add("unfinished", f"the output {HALF_COMPACTED}" if half else unfinished)
         with ThreadPoolExecutor() as pool:
             for part in progress(self.reader.parts):
                 try:
@@ -143,12 +146,16 @@ class _Verification:
             lambda i: f"row {i} of the manifest has image_id {numbers[i - first]}",
         )
         expected = manifest["uri"].take(pa.array(ids[rows] - first))
-        differs = pc.not_equal(uris.take(pa.array(rows)), expected).to_numpy()
+        other = pc.not_equal(uris.take(pa.array(rows)), expected).to_numpy()
+        differs = other.copy()
+        for at in np.flatnonzero(other):  # rows do not have what signs an address
+            differs[at] = uris[rows[at]].as_py() != public(expected[at].as_py())
         self.findings.add_rows(
             "other URI",
             rows[differs],
             lambda i: (
-                f"image {ids[i]} is {uris[i]}, in the manifest {manifest['uri'][ids[i] - first]}"
+                f"image {ids[i]} is {_told(uris[i])}, "
+                f"in the manifest {_told(manifest['uri'][ids[i] - first])}"
             ),
         )
 
@@ -173,7 +180,7 @@ class _Verification:
         def missing(i: int) -> str:
             if not self.manifest_is_whole:
                 return f"image {i} has no row"
-            return f"image {i} has no row ({read_rows(self.manifest, i, i + 1)['uri'][0]})"
+            return f"image {i} has no row ({_told(read_rows(self.manifest, i, i + 1)['uri'][0])})"
 
         self.findings.add_rows("image without a row", np.flatnonzero(self.rows_of == 0), missing)
         self.findings.add_rows(
@@ -205,9 +212,15 @@ class _Verification:
             "errors": dict(self.report.errors),
         }
         for name, value in seen.items():
+            if self.reader.half_retried and name != "images":
+                continue  # its end counts them
             if counts.get(name) != value:
                 text = f"run.json counts {name} {counts.get(name)}, the rows {value}"
                 self.findings.add("run.json", text)
+
+
+def _told(uri: pa.Scalar) -> str:
+    return printable(public(uri.as_py()))
 
 
 def _sampled(images: int, sample: int | None) -> np.ndarray:

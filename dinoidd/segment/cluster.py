@@ -3,18 +3,21 @@
 import os
 import re
 import socket
+import time
 from dataclasses import dataclass
 
 import ray
 
 from dinoidd.errors import ClusterError
-from dinoidd.log import logger
+from dinoidd.log import duration, logger
 
 # Reading and writing tasks are worth a fraction of a core: they wait for the network. The two differ
 # so that Ray does not fuse a stage into its neighbour and run them one after the other.
 READ_CPUS = 0.5
 WRITE_CPUS = 0.25
 ACTOR_CPUS = 1.0
+ACCELERATOR = "accelerator_type:"  # Ray's resource on a node with such an accelerator
+WAIT_LINE_S = 30  # whole seconds, between log lines while nodes are awaited
 _ANSWER_SECONDS = 10.0  # to accept a connection
 _SMALLEST_EMBEDDED = 4  # logical CPUs: below that, stages would wait for each other
 
@@ -42,8 +45,9 @@ class Placement:
         return "bfloat16" if self.device == "cuda" else "float32"
 
 
-def connect(address: str | None = None) -> None:
-    """Join the cluster of `address` or `RAY_ADDRESS`, or start an embedded one on this machine.
+def connect(address: str | None = None, *, cpus: int | None = None) -> None:
+    """Join the cluster of `address` or `RAY_ADDRESS`, or start an embedded one on this machine, which
+    has `cpus` logical CPUs (None: those of the machine, at least 4).
 
     A process that is connected to a cluster stays there.
 
@@ -68,7 +72,7 @@ def connect(address: str | None = None) -> None:
     os.environ.setdefault("RAY_worker_niceness", "0")
     # Ray Data's actors make the core print an error of its own at every start (ray#53727).
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    cpus = max(_SMALLEST_EMBEDDED, os.cpu_count() or 1)
+    cpus = cpus or max(_SMALLEST_EMBEDDED, os.cpu_count() or 1)
     ray.init(num_cpus=cpus, include_dashboard=False, **options)
     logger.info("started an embedded Ray on this machine (%d logical CPUs)", cpus)
 
@@ -80,37 +84,139 @@ def _knock(address: str) -> None:
         socket.create_connection((match[1], int(match[2])), _ANSWER_SECONDS).close()
 
 
-def place(actors: int | None, device: str) -> Placement:
-    """Decide where the model runs, from what the cluster has.
+def place(actors: int | None, device: str, accelerator_type: str | None = None) -> Placement:
+    """Decide where the model runs, from what the cluster has and what its autoscaler may add.
 
     Args:
         actors: how many; None: one for each GPU there is, or one without a GPU.
         device: "auto", "cuda" or "cpu".
+        accelerator_type: of the actors' nodes, as Ray names it, like A100; None: any.
 
     Raises:
         ClusterError: the cluster can never hold that many actors beside the other stages.
     """
-    resources = ray.cluster_resources()
-    gpus, cpus = int(resources.get("GPU", 0)), resources.get("CPU", 0.0)
+    there, addable = ray.cluster_resources(), growth()
+    if accelerator_type is not None:
+        check_accelerator(accelerator_type, there, addable, option="--accelerator-type")
+        if device == "cpu":
+            raise ClusterError(f"--accelerator-type {accelerator_type} goes with --device cuda")
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes, addable = _of_type(nodes, accelerator_type), _of_type(addable, accelerator_type)
+    gpus = int(sum(node.get("GPU", 0) for node in nodes))
     if device == "auto":
-        device = "cuda" if gpus else "cpu"
+        device = "cuda" if gpus or any(group.get("GPU", 0) >= 1 for group in addable) else "cpu"
     if actors is None:
         actors = max(1, gpus) if device == "cuda" else 1
-    short = []
-    if device == "cuda" and gpus < actors:
-        short.append(f"{actors} GPUs (it has {gpus})")
+    placement = Placement(
+        device=device,
+        actors=actors,
+        threads=1 if device == "cuda" else max(1, _cores() // actors),
+        accelerator_type=accelerator_type,
+    )
+    _check_actors(placement, nodes, there.get("CPU", 0.0), addable)
+    return placement
+
+
+def _of_type(nodes: list[dict[str, float]], accelerator_type: str | None) -> list[dict[str, float]]:
+    name = f"{ACCELERATOR}{accelerator_type}"
+    return [node for node in nodes if accelerator_type is None or node.get(name)]
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _check_actors(
+    placement: Placement,
+    nodes: list[dict[str, float]],
+    cpus: float,
+    addable: list[dict[str, float]],
+) -> None:
+    """Ray would wait for what is not there, silently and without end."""
+    actors, short = placement.actors, []
+    if any(_slots(group, placement) for group in addable):
+        return
+    gpus = int(sum(node.get("GPU", 0) for node in nodes))
+    if placement.device == "cuda" and gpus < actors:
+        of_type = f" of type {placement.accelerator_type}" if placement.accelerator_type else ""
+        short.append(f"{actors} GPUs{of_type} (it has {gpus})")
     if cpus < (needed := actors * ACTOR_CPUS + READ_CPUS + WRITE_CPUS):
         short.append(f"{needed:g} CPUs (it has {cpus:g})")
-    if short and not growth():
+    if not short and (slots := sum(_slots(node, placement) for node in nodes)) < actors:
+        what = "a GPU and a CPU" if placement.num_gpus else "a whole CPU"
+        short.append(f"{what} each on one node (its nodes have room for {slots})")
+    if short:
         raise ClusterError(
             f"{actors} model actors need {' and '.join(short)}, so the run would wait for ever: "
             "lower --actors, choose --device cpu, or add nodes"
         )
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _slots(node: dict[str, float], placement: Placement) -> int:
+    """How many model actors a node holds."""
+    cpus = int(node.get("CPU", 0) / ACTOR_CPUS)
+    return min(cpus, int(node.get("GPU", 0))) if placement.num_gpus else cpus
+
+
+def check_accelerator(
+    wanted: str, there: dict[str, float], addable: list[dict[str, float]], *, option: str
+) -> None:
+    """Refuse to wait for a kind of accelerator that never comes.
+
+    Args:
+        wanted: as Ray names it, like A100.
+        there: the resources of the cluster; `addable`: see `growth`.
+        option: which the user gave it by.
+
+    Raises:
+        ClusterError: no node has it, nor may the autoscaler add one.
+    """
+    name = ACCELERATOR + wanted
+    if there.get(name) or any(group.get(name) for group in addable):
+        return
+    has = sorted(key.removeprefix(ACCELERATOR) for key in there if key.startswith(ACCELERATOR))
+    what = f"it has {', '.join(has)}" if has else "it has no accelerator"
+    if addable:
+        what += (
+            f", and no group that the autoscaler may add names it (a group does by the resource "
+            f"'{name}' in its configuration)"
+        )
+    raise ClusterError(
+        f"no node of the cluster has an accelerator of type '{wanted}': {what}. Set "
+        f"{option} to one that is there, leave it out, or add such a node"
     )
-    per_actor = 1 if device == "cuda" else max(1, cores // actors)
-    return Placement(device=device, actors=actors, threads=per_actor)
+
+
+def wait_for_place(placement: Placement) -> None:
+    """Wait until one model actor has a place, and say what is awaited; the others come as they can.
+
+    The waiting asks an autoscaler for a node, where there is one.
+    """
+    bundle = {"CPU": ACTOR_CPUS}
+    if placement.num_gpus:
+        bundle["GPU"] = float(placement.num_gpus)
+    if placement.accelerator_type is not None:
+        bundle[ACCELERATOR + placement.accelerator_type] = 0.001
+    group = ray.util.placement_group([bundle])
+    started = time.monotonic()
+    try:
+        while not group.wait(WAIT_LINE_S):
+            logger.info(
+                f"waiting for {_shown(bundle)} on one node, for "
+                f"{duration(time.monotonic() - started)} so far; the cluster has "
+                f"{_shown(ray.cluster_resources())}, free are {_shown(ray.available_resources())}"
+            )
+    finally:
+        ray.util.remove_placement_group(group)
+
+
+def _shown(resources: dict[str, float]) -> str:
+    """`4 CPU, 1 GPU, A100`."""
+    counts = [f"{resources.get(n, 0):g} {n}" for n in ("CPU", "GPU") if n in resources]
+    kinds = sorted(n.removeprefix(ACCELERATOR) for n in resources if n.startswith(ACCELERATOR))
+    return ", ".join(counts + kinds) or "nothing"
 
 
 def growth() -> list[dict[str, float]]:

@@ -5,18 +5,30 @@ from pathlib import Path
 from typing import Any
 
 from dinoidd.config import SegmentConfig
-from dinoidd.inference.source import ModelSource
+from dinoidd.data.manifest import FOLDER, ManifestInfo, read_manifest_info
+from dinoidd.errors import StorageError
+from dinoidd.inference.source import ModelDescription, ModelSource
 from dinoidd.interruption import terminated_as_interrupted
 from dinoidd.log import logger
 from dinoidd.segment import cluster
+from dinoidd.segment.lock import Lock, exclusive
+from dinoidd.segment.preflight import check_room
 from dinoidd.segment.preparation import (
+    IMAGES,
+    STAGING,
     check_ownership,
     clear,
     make_record,
     prepare_manifest,
     run_identity,
 )
-from dinoidd.segment.run_record import SUCCESS, check_same, read_record, write_record
+from dinoidd.segment.run_record import (
+    SUCCESS,
+    RunRecord,
+    check_same,
+    read_record,
+    write_record,
+)
 from dinoidd.segment.session import Session
 from dinoidd.storage import StorageOptions, Store, normalise
 
@@ -30,13 +42,20 @@ class RunResult:
 
 
 def segment(
-    config: SegmentConfig, *, device: str = "auto", address: str | None = None
+    config: SegmentConfig,
+    *,
+    device: str = "auto",
+    address: str | None = None,
+    accelerator_type: str | None = None,
+    source: ModelSource | None = None,
 ) -> RunResult:
     """Segment all images of `config.input` into `config.output`, or go on where that stopped.
 
     Args:
         device: of the model, "auto", "cuda" or "cpu".
         address: of a Ray cluster; None: RAY_ADDRESS, or an embedded Ray.
+        accelerator_type: of the nodes that the model runs on, as Ray names it, like A100.
+        source: of the model; None: what `config` names.
 
     Raises:
         DinoiddError: it cannot start or go on; everything done so far is kept.
@@ -44,47 +63,132 @@ def segment(
     options = StorageOptions(endpoint_url=config.endpoint_url)
     output = Store.open(config.output, options)
     output.check_writable()
-    source = _source(config, options)
+    source = source or source_of(config, options)
     model = source.describe()
-    image_size = config.image_size or model.config.image_size
     check_ownership(output)
-    if config.restart:  # whatever cannot start is told before anything is thrown away
-        cluster.connect(address)
-        cluster.place(config.actors, device)
-        clear(config, output, options)
-    manifest = prepare_manifest(config, output, options)
+    if not config.restart and (summary := _finished(config, output, model)) is not None:
+        return RunResult(summary=summary, finished_before=True)
+    request = _Request(
+        config=config, device=device, address=address, accelerator_type=accelerator_type
+    )
+    with exclusive(output, "segment") as lock:
+        _clean(output)
+        return request.work(output, source, model, lock)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Request:
+    """What was asked for."""
+
+    config: SegmentConfig
+    device: str
+    address: str | None
+    accelerator_type: str | None
+
+    def place(self) -> cluster.Placement:
+        cluster.connect(self.address)
+        return cluster.place(self.config.actors, self.device, self.accelerator_type)
+
+    def work(
+        self, output: Store, source: ModelSource, model: ModelDescription, lock: Lock
+    ) -> RunResult:
+        """Begin the run or go on with it, alone on the output."""
+        config = self.config
+        if config.restart:  # whatever cannot start is told before anything is thrown away
+            self.place()
+            clear(config, output, output.options)
+        elif (summary := _finished(config, output, model)) is not None:
+            return RunResult(summary=summary, finished_before=True)
+        manifest = prepare_manifest(config, output, output.options)
+        record = _known(config, output, manifest, model)
+        if not model.trained:
+            logger.warning(
+                "the model is not trained: the masks show that the job runs, and mean nothing"
+            )
+        placement = self.place()
+        with terminated_as_interrupted():
+            cluster.wait_for_place(placement)
+            if record is None:
+                record = _begin(config, output, manifest, model, placement)
+            else:
+                check_room(
+                    config,
+                    output,
+                    record.layout,
+                    manifest,
+                    placement,
+                    record.identity["image size"],
+                )
+            session = Session(
+                config=config,
+                output=output,
+                record=record,
+                placement=placement,
+                source=source.exactly(replace(model, dtype=record.identity["dtype"])),
+                image_size=record.identity["image size"],
+                lock=lock,
+            )
+            return RunResult(summary=session.run())
+
+
+def _clean(output: Store) -> None:
+    """Remove what killed sessions left half written; nobody else writes here now."""
+    try:
+        for folder in (FOLDER, IMAGES, STAGING):
+            output.child(folder).remove_unfinished()
+    except StorageError as error:  # leave to write is all that a run needs
+        logger.warning(f"what killed sessions left half written stays: {error}")
+
+
+def _finished(
+    config: SegmentConfig, output: Store, model: ModelDescription
+) -> dict[str, Any] | None:
+    """The summary of a run that is finished; None where there is work. Reads only.
+
+    Raises:
+        OutputError: what is finished here is another run.
+    """
+    if not output.exists(SUCCESS) or read_manifest_info(output.child(FOLDER)) is None:
+        return None
+    manifest = prepare_manifest(config, output, output.options)
+    record = _known(config, output, manifest, model)
+    return None if record is None else record.summary
+
+
+def _known(
+    config: SegmentConfig, output: Store, manifest: ManifestInfo, model: ModelDescription
+) -> RunRecord | None:
+    """The record of the run that was begun here, if any. Raises OutputError where it is another."""
     record = read_record(output)
     if record is not None:  # `auto` is what the run began with, whatever this machine has
         dtype = record.identity["dtype"] if config.dtype == "auto" else config.dtype
-        model = replace(model, dtype=dtype)
-        check_same(record, run_identity(config, manifest, model, image_size), output)
-        if output.exists(SUCCESS):
-            return RunResult(summary=record.summary, finished_before=True)
-    if not model.trained:
-        logger.warning(
-            "the model is not trained: the masks show that the job runs, and mean nothing"
-        )
-    cluster.connect(address)
-    placement = cluster.place(config.actors, device)
-    if record is None:
-        dtype = placement.best_dtype if config.dtype == "auto" else config.dtype
-        model = replace(model, dtype=dtype)
-        identity = run_identity(config, manifest, model, image_size)
-        record = make_record(config, manifest, model, identity, placement.actors)
-        write_record(output, record)
-    session = Session(
-        config=config,
-        output=output,
-        record=record,
-        placement=placement,
-        source=source.exactly(model),
-        image_size=image_size,
-    )
-    with terminated_as_interrupted():
-        return RunResult(summary=session.run())
+        check_same(record, _identity(config, manifest, replace(model, dtype=dtype)), output)
+    return record
 
 
-def _source(config: SegmentConfig, options: StorageOptions) -> ModelSource:
+def _begin(
+    config: SegmentConfig,
+    output: Store,
+    manifest: ManifestInfo,
+    model: ModelDescription,
+    placement: cluster.Placement,
+) -> RunRecord:
+    dtype = placement.best_dtype if config.dtype == "auto" else config.dtype
+    model = replace(model, dtype=dtype)
+    identity = _identity(config, manifest, model)
+    record = make_record(config, manifest, model, identity, placement.actors)
+    check_room(config, output, record.layout, manifest, placement, record.identity["image size"])
+    write_record(output, record)
+    return record
+
+
+def _identity(
+    config: SegmentConfig, manifest: ManifestInfo, model: ModelDescription
+) -> dict[str, object]:
+    return run_identity(config, manifest, model, config.image_size or model.config.image_size)
+
+
+def source_of(config: SegmentConfig, options: StorageOptions) -> ModelSource:
     """With absolute paths: a worker may have another working directory."""
     classes = config.classes or "idd"
     return ModelSource(

@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow as pa
 import ray
 
-from dinoidd.errors import StorageError
 from dinoidd.output.schema import range_of
 from dinoidd.segment.chunk_file import read_footer
 from dinoidd.segment.layout import Layout
@@ -30,9 +29,7 @@ class Merging:
         self._arguments = {"layout": layout, "staging": staging, "images": images, "schema": schema}
         self._open = {file: set(layout.chunks_of(file)) for file in files}
         self._running: list[ray.ObjectRef] = []
-        self._merge = ray.remote(
-            num_cpus=_CPUS, max_retries=_RETRIES, retry_exceptions=[StorageError]
-        )(merge_file)
+        self._merge = ray.remote(num_cpus=_CPUS, max_retries=_RETRIES)(merge_file)
 
     def chunk_done(self, chunk: int) -> None:
         file = self._layout.file_of(chunk)
@@ -52,6 +49,11 @@ class Merging:
                 return
             for reference in done:
                 _raise_failure(reference)
+
+    def settle(self) -> None:
+        """Wait until no task is running, whatever became of them: two would be in each other's way."""
+        if self._running:
+            ray.wait(self._running, num_returns=len(self._running))
 
 
 def _raise_failure(reference: ray.ObjectRef) -> None:

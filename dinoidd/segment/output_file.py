@@ -1,17 +1,26 @@
 """Chunks of one range into the file that readers see."""
 
+import errno
 import io
+import os
+import platform
+import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dinoidd.errors import StorageError
 from dinoidd.output.schema import METADATA_RUN_ID
 from dinoidd.segment.chunk_file import RowWriter, read_footer
 from dinoidd.segment.layout import Layout
 from dinoidd.storage import Store
+
+_TEMPORARY = "dinoidd-merge-"  # and the number of the process
 
 
 def merge_file(
@@ -25,12 +34,45 @@ def merge_file(
     chunks = [layout.chunk_name(c) for c in layout.chunks_of(file)]
     run_id = schema.metadata[METADATA_RUN_ID].decode()
     if not images.exists(name) or read_footer(images, name)[0] != run_id:
-        with tempfile.TemporaryDirectory(prefix="dinoidd-") as folder:
-            local = Path(folder) / name
+        with _temporary_folder() as folder:
+            local = folder / name
             _concatenate(chunks, staging, local, schema, layout.file_range(file))
             images.upload(local, name)
     for chunk in chunks:
         staging.remove(chunk)
+
+
+@contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    """A folder on this node's own disk. Raises StorageError where that is full."""
+    _remove_left_folders()
+    try:
+        with tempfile.TemporaryDirectory(prefix=f"{_TEMPORARY}{os.getpid()}-") as folder:
+            yield Path(folder)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = f"the temporary folder {tempfile.gettempdir()} of {platform.node()} is full"
+        what = f"{where}: free some room or set TMPDIR, and run the same command again"
+        raise StorageError("full", what) from error
+
+
+def _remove_left_folders() -> None:
+    """Those of tasks that were killed: a name tells the process that made it."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_TEMPORARY}*-*"):
+        made_by = folder.name.removeprefix(_TEMPORARY).partition("-")[0]
+        if made_by.isdecimal() and not _runs(int(made_by)):
+            shutil.rmtree(folder, ignore_errors=True)  # another task may be at it
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
 
 
 def _concatenate(

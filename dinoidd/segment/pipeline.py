@@ -10,6 +10,7 @@ import re
 import textwrap
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,16 +19,18 @@ import ray
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext
 
-from dinoidd.errors import ClusterError, DinoiddError, StorageError
+from dinoidd.errors import ClusterError, DinoiddError, OutageError, StorageError
 from dinoidd.segment.cluster import ACTOR_CPUS, READ_CPUS, WRITE_CPUS, Placement
+from dinoidd.segment.pieces import COLUMN, bound_memory, numbered_blocks
 from dinoidd.segment.stages import ReadImages, SegmentImages, WriteRows
 from dinoidd.segment.tally import Tally
+from dinoidd.segment.tries_actor import RemoteTries
 
-# Deaths that one piece of work survives. Ray's default is without end, and an image that kills its
-# process would then stop the run silently. (Ray 2.60 has no other way to say it than by arguments
-# that it calls deprecated.)
-_TASK_RETRIES = {"max_retries": 5}
-_ACTOR_RETRIES = {"max_restarts": 5, "max_task_retries": 5}
+# Deaths that one piece of work survives. Without an end, work that kills its process would stop the
+# run silently; so there is one, except where the stages count for themselves (see `Tries`). (Ray 2.60
+# has no other way to say it than by arguments that it calls deprecated.)
+_RETRIES, _ENDLESS = 5, -1
+_TASK_RETRIES = {"max_retries": _RETRIES}
 _SENTENCE = re.compile(rf"^{DinoiddError.__module__}\.\w+: (.+)$", re.MULTILINE)
 
 
@@ -38,11 +41,14 @@ def run_chunks(
     segment: dict[str, Any],
     write: WriteRows,
     placement: Placement,
+    model: type = SegmentImages,
 ) -> Iterator[tuple[int, Tally]]:
     """Do the given chunks, and yield each one's number and tally when its file is written.
 
+    An image that kills or hangs its process costs itself alone; `read.image_timeout` bounds both stages.
+
     Args:
-        segment: arguments of SegmentImages; each actor makes its own.
+        segment: arguments of `model`; each actor makes its own.
 
     Raises:
         DinoiddError: what a stage raised that is not one image's fault.
@@ -52,16 +58,21 @@ def run_chunks(
         chunk = table.column("image_id")[0].as_py() // write.layout.rows_per_chunk
         return {"chunk": chunk, "tally": write(table).to_dict()}
 
+    tries = RemoteTries(read.image_timeout)
     done = run_stages(
         chunks,
-        read=read,
-        model=SegmentImages,
-        arguments=segment,
+        read=replace(read, tries=tries),
+        model=model,
+        arguments={**segment, "image_timeout": read.image_timeout, "tries": tries},
         write=write_rows,
         placement=placement,
+        retries=_ENDLESS,
     )
-    for result in done:
-        yield result["chunk"], Tally.from_dict(result["tally"])
+    try:
+        for result in done:
+            yield result["chunk"], Tally.from_dict(result["tally"])
+    finally:
+        tries.close()
 
 
 def run_stages(
@@ -72,6 +83,7 @@ def run_stages(
     arguments: dict[str, Any],
     write: Callable[[pa.Table], dict[str, Any]],
     placement: Placement,
+    retries: int = _RETRIES,
 ) -> Iterator[dict[str, Any]]:
     """Do pieces of work, each a table all the way: read in a task -> model in an actor -> write in a
     task. What `write` returned for a piece, plain values, is yielded when it is done, in any order.
@@ -79,15 +91,16 @@ def run_stages(
     Args:
         read: a piece's number to its rows.
         model: a class whose objects turn rows into rows; each actor makes one of the `arguments`.
+        retries: deaths of processes that `read`, and that `model`, survives with one piece; -1: any
+            number, for stages that count them.
 
     Raises:
         DinoiddError: what a stage raised that is not one image's fault.
     """
     _configure()
-    numbers = np.asarray(pieces, dtype=np.int64)
 
     def read_rows(batch: dict[str, np.ndarray]) -> pa.Table:
-        return read(int(numbers[batch["id"].item()]))
+        return read(batch[COLUMN].item())
 
     def write_rows(table: pa.Table) -> dict[str, list[str]]:
         return {"result": [json.dumps(write(table))]}
@@ -95,8 +108,8 @@ def run_stages(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
         dataset = (
-            ray.data.range(len(numbers), override_num_blocks=len(numbers))
-            .map_batches(read_rows, batch_size=None, num_cpus=READ_CPUS, **_TASK_RETRIES)
+            numbered_blocks(pieces)
+            .map_batches(read_rows, batch_size=None, num_cpus=READ_CPUS, max_retries=retries)
             .map_batches(
                 model,
                 batch_size=None,
@@ -105,8 +118,9 @@ def run_stages(
                 compute=ActorPoolStrategy(size=placement.actors),
                 num_cpus=ACTOR_CPUS,
                 num_gpus=placement.num_gpus,
+                max_restarts=retries,
+                max_task_retries=retries,
                 **placement.remote_args,
-                **_ACTOR_RETRIES,
             )
             .map_batches(
                 write_rows,
@@ -152,6 +166,8 @@ def user_error(error: ray.exceptions.RayError) -> Exception:
     Ray Data hands on the text of what was raised, not the exception; the outermost stands last.
     """
     if told := sentence_in(error):
+        if f"{OutageError.__name__}: {told}" in str(error):
+            return OutageError("unreachable", told)
         return DinoiddError(told)
     return error if isinstance(error, ray.exceptions.RayTaskError) else _death(error)
 
@@ -177,6 +193,7 @@ def _configure(*, in_order: bool = False) -> None:
     context.execution_options.preserve_order = in_order
     context.retried_map_errors = [StorageError.__name__]  # of the output and the manifest
     context.max_map_retries = 4  # after 1, 2, 4 and 8 seconds
+    bound_memory(context)
     context.enable_progress_bars = False  # the run shows images, not Ray's blocks
     # what it logs as an error is raised as well, and told once
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)

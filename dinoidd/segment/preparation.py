@@ -2,13 +2,17 @@
 
 import re
 from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 from dinoidd.config import SegmentConfig
-from dinoidd.data.listing import list_images
-from dinoidd.data.manifest import FOLDER, ManifestInfo, index_images, read_manifest_info
+from dinoidd.data.index import Origin, index_origin
+from dinoidd.data.manifest import FOLDER, ManifestInfo, read_manifest_info
+from dinoidd.data.selection import Selection
 from dinoidd.errors import InputError, OutputError
 from dinoidd.inference.source import ModelDescription
 from dinoidd.log import logger
+from dinoidd.output.reader import COMPACTION, HALF_COMPACTED, RETRY
 from dinoidd.output.schema import range_of
 from dinoidd.segment.layout import make_layout
 from dinoidd.segment.run_record import NAME, SUCCESS, RunRecord, is_run, new_record
@@ -17,7 +21,14 @@ from dinoidd.storage import StorageOptions, Store, normalise, shown
 STAGING = "_staging"
 IMAGES = "images"
 _OUR_MANIFEST = re.compile(r"part-\d{12}\.parquet|manifest\.json")
-_URIS = ("input", "output", "checkpoint", "base", "endpoint_url")
+_URIS = ("input", "output", "checkpoint", "base")
+
+
+def origin_of(config: SegmentConfig) -> Origin:
+    """Which images a run is asked to take."""
+    selection = Selection(where=config.where, sample=config.sample, seed=config.sample_seed)
+    inputs = (config.input, *config.more_inputs)
+    return Origin(inputs=tuple(map(normalise, inputs)), selection=selection)
 
 
 def prepare_manifest(config: SegmentConfig, output: Store, options: StorageOptions) -> ManifestInfo:
@@ -25,19 +36,22 @@ def prepare_manifest(config: SegmentConfig, output: Store, options: StorageOptio
 
     Raises:
         InputError, StorageError: the input cannot be listed, or holds no image.
-        OutputError: the output holds something else.
+        OutputError: the output holds something else, or is in the middle of a compaction.
     """
+    refuse_half_compacted(output)
+    origin = origin_of(config)
     manifest = read_manifest_info(output.child(FOLDER))
     if manifest is None:
-        logger.info("listing %s", shown(config.input))
-        manifest = index_images(normalise(config.input), output, options, _log_listing)
-        logger.info(f"{manifest.rows:,} images, {manifest.bytes:,} bytes")
+        logger.info("listing %s", ", ".join(map(shown, origin.inputs)))
+        manifest = index_origin(origin, output, options, _log_listing)
+        of = "" if manifest.listed is None else f" of {manifest.listed:,}"
+        logger.info(f"{manifest.rows:,}{of} images, {manifest.bytes:,} bytes")
         if manifest.skipped:
             kinds = ", ".join(f"{count:,} {suffix}" for suffix, count in manifest.skipped.items())
             logger.info(f"left out, as not images: {kinds}")
-    elif normalise(manifest.input) != (given := shown(normalise(config.input))):
+    elif different := origin.differences(manifest):
         raise InputError(
-            f"{output.uri} was indexed from {manifest.input}, not from {given}: "
+            f"{output.uri} was indexed {', and '.join(different)}: "
             "choose another --output, or throw the old results away with --restart"
         )
     return manifest
@@ -72,11 +86,18 @@ def clear(config: SegmentConfig, output: Store, options: StorageOptions) -> None
     Raises:
         InputError, StorageError: there is nothing to begin anew with; everything is kept.
     """
-    next(list_images(config.input, options))
+    origin_of(config).check(options)
     output.remove(SUCCESS)
-    for folder in (IMAGES, STAGING, FOLDER):
+    for folder in (IMAGES, STAGING, RETRY, FOLDER):
         output.child(folder).remove_all()
+    output.remove(COMPACTION)
     output.remove(NAME)
+
+
+def refuse_half_compacted(output: Store) -> None:
+    """Raise OutputError where `dinoidd compact` was stopped, so that some rows stand in two files."""
+    if output.exists(COMPACTION) and not output.exists(SUCCESS):
+        raise OutputError(f"{output.uri} {HALF_COMPACTED}")
 
 
 def _log_listing(rows: int) -> None:
@@ -90,6 +111,8 @@ def run_identity(
     """Everything that decides the rows of a run."""
     return {
         "input": manifest.input,
+        "more inputs": manifest.more_inputs or None,
+        **{name.replace("_", " "): value for name, value in manifest.selection.items()},
         "manifest sha256": manifest.sha256,
         "model": model.config.name,
         "model weights": model.weights,
@@ -109,8 +132,16 @@ def make_record(
     identity: dict[str, object],
     actors: int,
 ) -> RunRecord:
-    """The record of a run that begins now. Signed or password-bearing addresses are told without."""
+    """The record of a run that begins now. Signed or password-bearing addresses are told without.
+
+    Paths are absolute: `dinoidd retry` reads them anywhere.
+    """
     uris = {name: getattr(config, name) for name in _URIS}
+    told: dict[str, Any] = {n: u and shown(normalise(u)) for n, u in uris.items()}
+    told["more_inputs"] = [shown(normalise(uri)) for uri in config.more_inputs]
+    told["endpoint_url"] = config.endpoint_url and shown(config.endpoint_url)
+    if config.classes and Path(config.classes).is_file():
+        told["classes"] = str(Path(config.classes).resolve())
     layout = make_layout(
         manifest.rows,
         batch_size=config.batch_size,
@@ -123,5 +154,5 @@ def make_record(
         table=model.table,
         fingerprint=str(identity["fingerprint"]),
         layout=layout,
-        config=asdict(config) | {name: uri and shown(uri) for name, uri in uris.items()},
+        config=asdict(config) | told,
     )

@@ -37,6 +37,8 @@ class RunRecord:
     counts: dict[str, Any] = field(default_factory=dict)
     summary: dict[str, Any] = field(default_factory=dict)
     sessions: list[dict[str, Any]] = field(default_factory=list)
+    retries: list[dict[str, Any]] = field(default_factory=list)  # of `dinoidd retry`
+    compactions: list[dict[str, Any]] = field(default_factory=list)  # of `dinoidd compact`
 
     @property
     def table(self) -> ClassTable:

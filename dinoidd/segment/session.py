@@ -5,13 +5,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from dinoidd.config import SegmentConfig
-from dinoidd.data.manifest import FOLDER
-from dinoidd.errors import OutputError
+from dinoidd.data.manifest import FOLDER, read_rows
+from dinoidd.errors import OutageError, OutputError
 from dinoidd.inference.source import ModelSource
 from dinoidd.log import logger
 from dinoidd.output.schema import images_schema
 from dinoidd.segment.cluster import Placement
+from dinoidd.segment.lock import Lock
 from dinoidd.segment.merging import Merging, finished_chunks, finished_files
+from dinoidd.segment.outage import Outage, check_output
 from dinoidd.segment.pace import Pace
 from dinoidd.segment.pipeline import run_chunks
 from dinoidd.segment.preparation import IMAGES, STAGING
@@ -20,7 +22,7 @@ from dinoidd.segment.run_record import SUCCESS, RunRecord, read_record, write_re
 from dinoidd.segment.stages import ReadImages, WriteRows
 from dinoidd.segment.summary import summarise
 from dinoidd.segment.tally import Tally, total
-from dinoidd.storage import Store
+from dinoidd.storage import ObjectReader, Store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +35,27 @@ class Session:
     placement: Placement
     source: ModelSource
     image_size: int
+    lock: Lock
 
     def run(self) -> dict[str, Any]:
-        """Work until the run is finished; returns its summary."""
+        """Work until the run is finished, through outages of the store; returns its summary."""
+        worked, pace = Tally(), Pace()
+        outage = Outage(self.config.outage_patience, self._check_stores)
+        while True:
+            try:
+                self._run(worked, pace, outage)
+                return self._finish(worked, pace)
+            except OutageError as error:
+                outage.wait(error)
+
+    def _check_stores(self) -> None:
+        """Raise OutageError where input or output are out."""
+        check_output(self.output)
+        first = read_rows(self.output.child(FOLDER), 0, 1, self.record.identity["manifest sha256"])
+        ObjectReader(self.output.options).check_store(first["uri"][0].as_py())
+
+    def _run(self, worked: Tally, pace: Pace, outage: Outage) -> None:
+        """Do what the files say is not done."""
         layout = self.record.layout
         images = self.output.child(IMAGES)
         staging = self.output.child(STAGING, self.record.run_id)  # another run's chunks never count
@@ -56,31 +76,22 @@ class Session:
                 f"{layout.rows_per_chunk}"
             )
         write = WriteRows(staging=staging, layout=layout, schema=schema)
-        pace = Pace()
-        worked = self._work(pending, write, merging, Progress(layout.rows, rows_before), pace)
-        return self._finish(worked, pace, rows_before)
-
-    def _work(
-        self,
-        pending: list[int],
-        write: WriteRows,
-        merging: Merging,
-        progress: Progress,
-        pace: Pace,
-    ) -> Tally:
-        """What this session did."""
-        worked = Tally()
+        progress = Progress(layout.rows, rows_before)
         try:
             for chunk, tally in self._chunks(pending, write):
                 pace.add(tally.images)
                 progress.add(tally)
                 worked.add(tally)
+                outage.over()
+                self.lock.check(now=False)
                 merging.chunk_done(chunk)
                 merging.check()
             merging.check(wait=True)
+        except OutageError:
+            merging.settle()
+            raise
         finally:
             progress.close()
-        return worked
 
     def _chunks(self, pending: list[int], write: WriteRows) -> Iterator[tuple[int, Tally]]:
         if not pending:
@@ -94,6 +105,7 @@ class Session:
             threads=config.threads,
             max_pixels=config.max_pixels,
             max_bytes=config.max_bytes,
+            image_timeout=config.image_timeout,
             storage=self.output.options,
         )
         segment = {
@@ -107,7 +119,7 @@ class Session:
             pending, read=read, segment=segment, write=write, placement=self.placement
         )
 
-    def _finish(self, worked: Tally, pace: Pace, before: int) -> dict[str, Any]:
+    def _finish(self, worked: Tally, pace: Pace) -> dict[str, Any]:
         """Check the files that are there, write the record, clean up, and mark the run as finished."""
         record = self.record
         self._check_alone()
@@ -120,7 +132,16 @@ class Session:
             )
         if worked.images or not record.finished:
             summary = summarise(tally, worked.seconds, record.table, pace)
-            record = record.with_session({"rows_before": before} | pace.to_dict())
+            record = record.with_session(
+                {
+                    "rows_before": record.layout.rows - worked.images,
+                    "device": self.placement.device,
+                    "actors": self.placement.actors,
+                    "accelerator_type": self.placement.accelerator_type,
+                    "stage_seconds": worked.seconds,
+                }
+                | pace.to_dict()
+            )
             record = record.with_result(tally, summary)
         write_record(self.output, record)
         self.output.child(STAGING).remove_all()
@@ -128,7 +149,8 @@ class Session:
         return record.summary
 
     def _check_alone(self) -> None:
-        """Notice a session that threw this run away and began another in the same place."""
+        """Notice a session that took over, or threw this run away and began another."""
+        self.lock.check()
         current = read_record(self.output)
         if current is None or current.run_id != self.record.run_id:
             raise OutputError(f"{self.output.uri}: another session began a new run here meanwhile")

@@ -6,7 +6,7 @@ as uint8 bytes, a row each; a row that has an `error_kind` passes through to the
 
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,13 +15,14 @@ import torch
 
 from dinoidd.data.image import decode_image
 from dinoidd.data.manifest import read_rows
-from dinoidd.errors import ImageError, StorageError
+from dinoidd.errors import ClusterError, ImageError, OutageError, StorageError
 from dinoidd.inference.predictor import Prediction, Predictor
 from dinoidd.inference.source import ModelSource
 from dinoidd.segment.chunk_file import write_chunk
 from dinoidd.segment.layout import Layout
 from dinoidd.segment.tally import Tally
-from dinoidd.storage import ObjectReader, StorageOptions, Store
+from dinoidd.segment.tries import Attempt, Counting, Tries, attempt, loading
+from dinoidd.storage import STEADY, ObjectInfo, ObjectReader, StorageOptions, Store, public
 
 _READ = pa.schema(
     [
@@ -62,25 +63,34 @@ class ReadImages:
     max_pixels: int
     max_bytes: int
     storage: StorageOptions
+    image_timeout: float | None = None  # seconds to decode an image, then its process ends
+    tries: Counting = field(default_factory=Tries)
 
     def __call__(self, chunk: int) -> pa.Table:
-        rows = read_rows(
-            self.manifest, *self.layout.chunk_range(chunk), self.manifest_sha256
-        ).to_pylist()
-        with ThreadPoolExecutor(self.threads) as pool:
-            return pa.Table.from_pylist(list(pool.map(self._read, rows)), schema=_READ)
+        with attempt(self.tries, "decoded", chunk) as tried:
+            rows = read_rows(
+                self.manifest, *self.layout.chunk_range(chunk), self.manifest_sha256
+            ).to_pylist()
+            with ThreadPoolExecutor(1 if tried.alone else self.threads) as pool:
+                read = list(pool.map(lambda row: self._read(row, tried), rows))
+            tried.touch(None)
+            return pa.Table.from_pylist(read, schema=_READ)
 
-    def _read(self, row: dict[str, Any]) -> dict[str, Any]:
-        result: dict[str, Any] = {"image_id": row["image_id"], "uri": row["uri"]}
+    def _read(self, row: dict[str, Any], tried: Attempt) -> dict[str, Any]:
+        result: dict[str, Any] = {"image_id": row["image_id"], "uri": public(row["uri"])}
+        if given_up := tried.touch(row["image_id"]):
+            return result | given_up
         started = fetched = time.perf_counter()
         try:
-            data = ObjectReader(self.storage).read(row["uri"], self.max_bytes)
+            indexed = ObjectInfo(uri=row["uri"], size=row["size"], etag=row["etag"])
+            data = ObjectReader(self.storage, STEADY).read(row["uri"], self.max_bytes, indexed)
             fetched = time.perf_counter()
             result["bytes"] = len(data)
-            decoded = decode_image(data, max_pixels=self.max_pixels)
-            result["height"], result["width"] = decoded.size
-            result["note"] = decoded.note
-            result["image"] = decoded.resized((self.image_size, self.image_size)).tobytes()
+            tried.touch(row["image_id"])  # the download has time limits of its own
+            with tried.ends_within(self.image_timeout):
+                result |= self._decode(data)
+        except OutageError:  # the store's failure is no image's
+            raise
         except (StorageError, ImageError) as error:
             result |= {"error_kind": error.kind, "error": str(error)}
         except Exception as error:  # of a decoder's bug; one image must not stop the run
@@ -90,54 +100,126 @@ class ReadImages:
         fetched = fetched if "bytes" in result else ended
         return result | {"fetch_seconds": fetched - started, "decode_seconds": ended - fetched}
 
+    def _decode(self, data: bytes) -> dict[str, Any]:
+        decoded = decode_image(data, max_pixels=self.max_pixels)
+        height, width = decoded.size
+        pixels = decoded.resized((self.image_size, self.image_size)).tobytes()
+        return {"height": height, "width": width, "note": decoded.note, "image": pixels}
+
 
 class SegmentImages:
-    """Rows with images to rows with classes; holds the model."""
+    """Rows with images to rows with classes; holds the model.
+
+    Args:
+        image_timeout: seconds to segment an image, for a batch as many times that; then its process
+            ends. None: no limit.
+
+    Raises:
+        ClusterError: loading the model kills its process, or it cannot segment a blank image.
+    """
 
     def __init__(
-        self, source: ModelSource, image_size: int, batch_size: int, device: str, threads: int
+        self,
+        source: ModelSource,
+        image_size: int,
+        batch_size: int,
+        device: str,
+        threads: int,
+        image_timeout: float | None = None,
+        tries: Counting | None = None,
     ) -> None:
         torch.set_num_threads(threads)
-        self._predictor = Predictor(source.load(), device)
         self._image_size = image_size
         self._batch_size = batch_size
+        self._image_timeout = image_timeout
+        self._tries = tries or Tries()
+        with loading(self._tries):
+            self._predictor = self._load(source, device)
+
+    def _load(self, source: ModelSource, device: str) -> Predictor:
+        """A predictor that works: what it does later at an image is then that image's fault."""
+        model, size = source.load(), self._image_size
+        try:
+            predictor = Predictor(model, device)
+            predictor.predict(np.zeros((1, size, size, 3), np.uint8), [(size, size)])
+        except Exception as error:
+            raise ClusterError(
+                f"the model cannot segment a blank image of {size} x {size} pixels on {device}: "
+                f"{_in_short(error)}"
+            ) from error
+        return predictor
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        rows = table.drop_columns(["image"]).to_pylist()
-        images = table.column("image").combine_chunks()
-        usable = [i for i, row in enumerate(rows) if row["error_kind"] is None]
-        for start in range(0, len(usable), self._batch_size):
-            batch = usable[start : start + self._batch_size]
-            self._segment([rows[i] for i in batch], [images[i].as_buffer() for i in batch])
-        return pa.Table.from_pylist(rows, schema=_SEGMENTED)
+        first = table.column("image_id")[0].as_py()
+        with attempt(self._tries, "segmented", first) as tried:
+            rows = table.drop_columns(["image"]).to_pylist()
+            images = table.column("image").combine_chunks()
+            usable = [i for i, row in enumerate(rows) if row["error_kind"] is None]
+            size = 1 if tried.alone else self._batch_size
+            for start in range(0, len(usable), size):
+                batch = usable[start : start + size]
+                if given_up := tried.touch(rows[batch[0]]["image_id"]):
+                    rows[batch[0]] |= given_up
+                    continue
+                pixels = [images[i].as_buffer() for i in batch]
+                self._segment([rows[i] for i in batch], pixels, tried)
+            tried.touch(None)
+            return pa.Table.from_pylist(rows, schema=_SEGMENTED)
 
-    def _segment(self, rows: list[dict[str, Any]], images: list[pa.Buffer]) -> None:
-        started = time.perf_counter()
-        shape = (self._image_size, self._image_size, 3)
-        pixels = np.stack([np.frombuffer(image, np.uint8).reshape(shape) for image in images])
-        sizes = [(row["height"], row["width"]) for row in rows]
-        try:
-            predictions = self._predictor.predict(pixels, sizes)
-        except torch.OutOfMemoryError as error:
-            self._segment_less(rows, images, error)
+    def _segment(self, rows: list[dict[str, Any]], images: list[pa.Buffer], tried: Attempt) -> None:
+        """Add the answers to the rows. A batch that fails goes by halves; an image that fails alone
+        becomes an error row.
+        """
+        failure = self._predict(rows, images, tried)
+        if not failure:
             return
-        seconds = (time.perf_counter() - started) / len(rows)
-        for row, prediction in zip(rows, predictions, strict=True):
-            row |= {"model_seconds": seconds} | _answer(prediction)
-
-    def _segment_less(
-        self, rows: list[dict[str, Any]], images: list[pa.Buffer], error: torch.OutOfMemoryError
-    ) -> None:
-        """Half the batch at a time; an image that does not fit alone becomes an error row."""
+        # Only now: within a handler, the error's traceback holds the memory of the failed forward.
         if self._predictor.device.type == "cuda":
             torch.cuda.empty_cache()
         if len(rows) == 1:
-            reason = str(error).split(". ")[0]
-            rows[0] |= {"error_kind": "out_of_memory", "error": f"alone in its batch: {reason}"}
+            rows[0] |= failure
             return
         half = len(rows) // 2
-        self._segment(rows[:half], images[:half])
-        self._segment(rows[half:], images[half:])
+        self._segment(rows[:half], images[:half], tried)
+        self._segment(rows[half:], images[half:], tried)
+
+    def _predict(
+        self, rows: list[dict[str, Any]], images: list[pa.Buffer], tried: Attempt
+    ) -> dict[str, str]:
+        """Add the answers to the rows, or say why there are none."""
+        started = time.perf_counter()
+        shape = (self._image_size, self._image_size, 3)
+        sizes = [(row["height"], row["width"]) for row in rows]
+        limit = None if self._image_timeout is None else self._image_timeout * len(rows)
+        try:
+            pixels = np.stack([np.frombuffer(image, np.uint8).reshape(shape) for image in images])
+            with tried.ends_within(limit):
+                predictions = self._predictor.predict(pixels, sizes)
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            what = str(error).split(". ")[0]
+            return {"error_kind": "out_of_memory", "error": f"alone in its batch: {what}"}
+        except Exception as error:
+            if _device_is_lost(error):
+                tried.abandon(error)
+            what = f"alone in its batch, the model raised {_in_short(error)}"
+            return {"error_kind": "crashed", "error": what}
+        seconds = (time.perf_counter() - started) / len(rows)
+        for row, prediction in zip(rows, predictions, strict=True):
+            row |= {"model_seconds": seconds} | _answer(prediction)
+        return {}
+
+
+def _device_is_lost(error: Exception) -> bool:
+    """Whether nothing works on the device any more, until the process has ended."""
+    if isinstance(error, torch.AcceleratorError):
+        return True
+    return isinstance(error, RuntimeError) and str(error).startswith(("CUDA error", "cuDNN error"))
+
+
+def _in_short(error: Exception) -> str:
+    """One line: torch's errors go on with advice to programmers."""
+    lines = str(error).strip().splitlines() or ["without a word"]
+    return f"{type(error).__name__}: {lines[0]}"
 
 
 def _answer(prediction: Prediction) -> dict[str, Any]:

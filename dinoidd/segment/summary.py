@@ -14,6 +14,12 @@ def summarise(
     tally: Tally, seconds: dict[str, float], table: ClassTable, pace: Pace
 ) -> dict[str, Any]:
     """Figures of a finished run; `seconds` by stage and the pace are of its last session alone."""
+    worked = {stage: seconds[stage] for stage in SECONDS}
+    return outcome(tally, table) | {"session": pace.to_dict(), "stage_seconds": worked}
+
+
+def outcome(tally: Tally, table: ClassTable) -> dict[str, Any]:
+    """The figures that follow from the output's files alone."""
     pixels = sum(tally.pixels.values())
     names = dict(zip(table.fields, table.names, strict=True))
     present = [field for field, count in tally.pixels.most_common(_LARGEST) if count]
@@ -22,8 +28,6 @@ def summarise(
         "ok": tally.ok,
         "errors": dict(tally.errors.most_common()),
         "error_rate": tally.error_rate,
-        "session": pace.to_dict(),
-        "stage_seconds": {stage: seconds[stage] for stage in SECONDS},
         "bytes_read": tally.bytes_read,
         "bytes_written": tally.bytes_written,
         "largest_classes": [

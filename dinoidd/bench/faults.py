@@ -1,0 +1,262 @@
+"""Does a run lose or double an image when its processes are killed? Kills many of them, and counts."""
+
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from dinoidd.bench.fault_cluster import FaultCluster, kill
+from dinoidd.bench.fault_driver import ROWS_PER_CHUNK, ROWS_PER_FILE
+from dinoidd.errors import ConfigError
+from dinoidd.log import duration, logger
+from dinoidd.output.reader import RunReader
+from dinoidd.output.verify import verify
+from dinoidd.storage import DEFAULT_OPTIONS
+
+# What is killed, over and over in a drawn order. `writing` is a task that writes, at a moment when a file
+# is seen half written.
+KINDS = ("actor", "task", "writing", "actor", "task", "node", "writing", "driver")
+_TITLES = {
+    "actor": ("ray::MapWorker(MapBatches(SegmentImages))",),
+    "task": ("ray::MapBatches(read", "ray::MapBatches(wr", "ray::merge_file"),
+    "writing": ("ray::MapBatches(wr", "ray::merge_file"),
+}
+_PIECES_PER_KILL = 8  # so that a run goes on between kills
+_AIM_S = 20.0
+_FAILURES = 3  # sessions of a run that may fail, until it is given up
+_LINES = 30
+_STUCK_S = 240.0  # without a finished piece of work: a restarted actor needs a tenth of that
+
+
+@dataclass(frozen=True, kw_only=True)
+class FaultConfig:
+    """How much is killed, and of what."""
+
+    kills: int = 20
+    images: int = 2_000
+    seed: int = 0
+    nodes: int = 3
+    milliseconds: float = 20.0  # of the stand-in model, an image
+
+    def __post_init__(self) -> None:
+        least = 2 * _PIECES_PER_KILL * ROWS_PER_CHUNK
+        if self.kills < 1 or self.nodes < 1:
+            raise ConfigError(f"--kills {self.kills}, --nodes {self.nodes}: at least 1 is needed")
+        if self.images < least:
+            raise ConfigError(f"--images {self.images}: at least {least} are needed")
+
+
+@dataclass(kw_only=True)
+class FaultReport:
+    """What became of it all."""
+
+    seed: int
+    kills: Counter[str] = field(default_factory=Counter)  # by kind
+    writing: int = 0  # of them, while a file was seen half written
+    runs: int = 0  # outputs
+    sessions: int = 0
+    images: int = 0
+    seconds: float = 0.0
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def whole(self) -> bool:
+        return not self.problems
+
+    def to_dict(self) -> dict[str, object]:
+        rate = self.images / max(self.seconds, 1e-9)
+        return asdict(self) | {"images_per_second": rate, "whole": self.whole}
+
+
+def measure_faults(config: FaultConfig, folder: str) -> FaultReport:
+    """Run the job over generated images, again and again, until so many kills have been dealt.
+
+    Raises:
+        ClusterError: the local cluster does not start.
+    """
+    logger.info(f"seed {config.seed}: {config.kills} kills over {config.images:,} images")
+    source = _write_images(Path(folder) / "in", config.images, config.seed)
+    report = FaultReport(seed=config.seed)
+    drawn = random.Random(config.seed)
+    kinds = [kind for _ in range(-(-config.kills // len(KINDS))) for kind in KINDS]
+    left = drawn.sample(kinds, len(kinds))[: config.kills]
+    with FaultCluster(config.nodes) as cluster:
+        while left and report.whole:
+            run = _Run(config, cluster, source, Path(folder) / f"out{report.runs}", report, drawn)
+            left = run.work(left)
+            report.runs += 1
+    return report
+
+
+def _write_images(folder: Path, images: int, seed: int) -> Path:
+    """Small PNGs that differ; quick to make, read and write."""
+    folder.mkdir()
+    values = np.random.default_rng(seed)
+    for i in range(images):
+        pixels = values.integers(0, 256, (3, 4, 3), dtype=np.uint8)
+        Image.fromarray(pixels).resize((40, 30)).save(folder / f"{i:06d}.png")
+    return folder
+
+
+class _Run:
+    """One output, from its first session to its proof."""
+
+    def __init__(
+        self,
+        config: FaultConfig,
+        cluster: FaultCluster,
+        source: Path,
+        output: Path,
+        report: FaultReport,
+        drawn: random.Random,
+    ) -> None:
+        self._config, self._cluster, self._report, self._drawn = config, cluster, report, drawn
+        self._source, self._output = source, output
+        self._pieces = -(-config.images // ROWS_PER_CHUNK)
+        self._log = output.with_suffix(".log")
+        self._started = time.monotonic()
+        self._failed = 0  # sessions that ended by themselves
+
+    def work(self, kinds: list[str]) -> list[str]:
+        """Deal as many of the kills as the run has room for; those that are left are returned."""
+        count = min(len(kinds), self._pieces // _PIECES_PER_KILL)
+        moments = sorted(self._drawn.sample(range(1, self._pieces - 1), count))
+        todo = list(zip(moments, kinds, strict=False))
+        self._start()
+        while not self._ended():
+            if todo and self.done() >= todo[0][0]:
+                time.sleep(self._drawn.uniform(0.0, 0.3))
+                if self._strike(todo[0][1]):
+                    todo.pop(0)
+            time.sleep(0.02)
+        self._report.seconds += time.monotonic() - self._started
+        self._prove()
+        return [kind for _, kind in todo] + kinds[count:]
+
+    def _start(self) -> None:
+        arguments = [self._source, self._output, self._cluster.address, self._config.milliseconds]
+        command = [sys.executable, "-m", "dinoidd.bench.fault_driver", *map(str, arguments)]
+        self._driver = self._cluster.start(command, "driver", self._log)
+        self._report.sessions += 1
+        self._seen, self._seen_at = -1, time.monotonic()
+
+    def _ended(self) -> bool:
+        """Whether the run is over: done, given up, or stuck."""
+        status = self._driver.poll()
+        if status is not None:
+            return status == 0 or self._gave_up(status)
+        if (done := self.done()) != self._seen:
+            self._seen, self._seen_at = done, time.monotonic()
+        if time.monotonic() - self._seen_at > _STUCK_S:
+            self._trouble(f"stuck for {_STUCK_S:.0f} s at {done} of {self._pieces} pieces")
+            kill(self._driver.pid)
+            self._driver.wait()
+            return True
+        return False
+
+    def _gave_up(self, status: int) -> bool:
+        """A session that nobody killed has failed, which no kill may bring about; what it did has to be
+        whole all the same. Whether that is enough of them."""
+        lines = self._log.read_text(errors="replace").strip().splitlines()
+        said = [line for line in lines if "(raylet)" not in line][-_LINES:] or ["nothing"]
+        logger.info("the driver's last lines:\n%s", "\n".join(said))
+        self._trouble(f"a session ended by itself, status {status}: {said[-1]}")
+        self._failed += 1
+        if self._failed < _FAILURES:
+            self._start()
+        return self._failed == _FAILURES
+
+    def done(self) -> int:
+        """Pieces of work whose rows are written."""
+        staged = sum(1 for _ in self._output.glob("_staging/*/chunk-*"))
+        files = sum(1 for _ in self._output.glob("images/part-*"))
+        return staged + files * (ROWS_PER_FILE // ROWS_PER_CHUNK)
+
+    def _strike(self, kind: str) -> bool:
+        """Kill one of the kind; False where there is none at this moment."""
+        if kind == "node":
+            what = self._strike_node()
+        elif kind == "driver":
+            what = self._strike_driver()
+        else:
+            what = self._strike_worker(kind)
+        if not what:
+            return False
+        self._report.kills[kind] += 1
+        logger.info(
+            f"kill {self._report.kills.total()} of {self._config.kills}: {what}, at {self.done()} of "
+            f"{self._pieces} pieces"
+        )
+        return True
+
+    def _strike_worker(self, kind: str) -> str:
+        """Where nobody writes for long, whoever writes next is killed all the same."""
+        seen = kind == "writing" and self._wait(self._half_written, _AIM_S)
+        found = [p for title in _TITLES[kind] for p in self._cluster.processes(title)]
+        if not found or not kill(process := self._drawn.choice(sorted(found))):
+            return ""
+        self._report.writing += bool(seen)
+        return f"{kind} (process {process}{', a file was half written' if seen else ''})"
+
+    def _strike_driver(self) -> str:
+        if self._driver.poll() is not None:
+            return ""
+        kill(self._driver.pid)
+        self._driver.wait()
+        self._start()
+        return f"driver (process {self._driver.pid} goes on)"
+
+    def _strike_node(self) -> str:
+        name = self._drawn.choice(self._cluster.node_names())
+        killed = self._cluster.kill_node(name)
+        self._cluster.add_node()
+        return f"{name} ({killed} processes), another is there"
+
+    def _half_written(self) -> bool:
+        return any(self._output.glob("_staging/*/.*.tmp")) or any(
+            self._output.glob("images/.*.tmp")
+        )
+
+    def _wait(self, condition: Callable[[], bool], seconds: float) -> bool:
+        until = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > until or self._driver.poll() is not None:
+                return False
+        return True
+
+    def _prove(self) -> None:
+        if not (self._output / "manifest" / "manifest.json").exists():
+            return self._trouble("there is no manifest")
+        proof = verify(RunReader(str(self._output), DEFAULT_OPTIONS), sample=None)
+        self._report.images += proof.rows
+        for sentence in proof.findings.sentences():
+            self._trouble(sentence)
+        if proof.ok != self._config.images:
+            kinds = dict(proof.errors)
+            self._trouble(f"{proof.ok:,} of {self._config.images:,} rows are ok; errors {kinds}")
+        took = duration(time.monotonic() - self._started)
+        logger.info(f"{proof.rows:,} rows, {proof.ok:,} ok, {proof.masks:,} masks, {took}")
+
+    def _trouble(self, sentence: str) -> None:
+        logger.warning(sentence)
+        self._report.problems.append(sentence)
+
+
+def format_faults(report: FaultReport) -> str:
+    """The same as lines of text."""
+    kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(report.kills.items()))
+    rate = report.images / max(report.seconds, 1e-9)
+    lines = [
+        f"seed      {report.seed}",
+        f"kills     {report.kills.total()} ({kinds}; {report.writing} while a file was half written)",
+        f"runs      {report.runs}, in {report.sessions} sessions",
+        f"rows      {report.images:,} in {duration(report.seconds)} ({rate:.1f} images/s)",
+        "verdict   " + ("nothing lost, nothing double, every row ok" if report.whole else "FAILED"),
+    ]
+    return "\n".join([*lines, *(f"- {problem}" for problem in report.problems)])

@@ -1,0 +1,76 @@
+"""One file of `images/` written anew, as a stream: some groups of rows are in memory, never a file."""
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dinoidd.output.schema import METADATA_RUN_ID, ROWS_PER_GROUP
+from dinoidd.segment.chunk_file import RowWriter, read_footer
+from dinoidd.segment.tally import Tally
+from dinoidd.storage import Store
+from dinoidd.upkeep.recount import recount
+
+
+def rewrite(
+    images: Store,
+    name: str,
+    tables: Iterable[pa.Table],
+    *,
+    rows: tuple[int, int],
+    schema: pa.Schema,
+    worked: Iterable[Tally],
+) -> None:
+    """Write `name`, or replace it as a whole.
+
+    Args:
+        tables: its rows in order.
+        rows: the range that they have to be, first and one after the last.
+        worked: tallies whose seconds and bytes read go on to the new file.
+    """
+    next_row, stop = rows
+    with tempfile.TemporaryDirectory(prefix="dinoidd-") as folder:
+        local = Path(folder) / name
+        with RowWriter(str(local), schema) as writer:
+            for tally in worked:
+                writer.tally.add(Tally(seconds=tally.seconds, bytes_read=tally.bytes_read))
+            for table in regrouped(tables, ROWS_PER_GROUP):
+                ids = table["image_id"].to_numpy()
+                if not np.array_equal(ids, np.arange(next_row, next_row + len(ids))):
+                    raise AssertionError(f"{name} would have rows {ids[:3]}..., not {next_row}")
+                writer.write(table, recount(table))
+                next_row += len(ids)
+        if next_row != stop:
+            raise AssertionError(f"{name} would end at row {next_row}, not {stop}")
+        images.upload(local, name)
+
+
+def row_groups(folder: Store, name: str) -> Iterator[pa.Table]:
+    """A file's rows, a row group at a time."""
+    with folder.open_read(name) as file:
+        parquet = pq.ParquetFile(file)
+        for group in range(parquet.num_row_groups):
+            yield parquet.read_row_group(group, use_threads=False)
+
+
+def regrouped(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
+    """The same rows in tables of `rows`, the last one fewer; nothing is copied."""
+    waiting: list[pa.Table] = []
+    for table in tables:
+        waiting.append(table)
+        if sum(map(len, waiting)) >= rows:
+            joined = pa.concat_tables(waiting)
+            whole = len(joined) // rows * rows
+            yield from (joined.slice(start, rows) for start in range(0, whole, rows))
+            waiting = [joined.slice(whole)]
+    if sum(map(len, waiting)):
+        yield pa.concat_tables(waiting)
+
+
+def is_there(images: Store, name: str, schema: pa.Schema) -> bool:
+    """Whether a whole file of the schema's run has that name."""
+    run_id = schema.metadata[METADATA_RUN_ID].decode()
+    return images.exists(name) and read_footer(images, name)[0] == run_id

@@ -1,0 +1,307 @@
+"""One session of work on an output at a time."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import S3
+from images import write_plain
+from segment_runs import forbid_work, segment
+
+from dinoidd.data.manifest import FOLDER as MANIFEST
+from dinoidd.data.manifest import index_images
+from dinoidd.errors import OutputError
+from dinoidd.output.reader import RunReader
+from dinoidd.segment import heartbeat, lock
+from dinoidd.segment.heartbeat import FOLDER, Heartbeat
+from dinoidd.segment.holder import Holder
+from dinoidd.segment.lock import NAME, exclusive
+from dinoidd.segment.preparation import check_ownership
+from dinoidd.storage import Store
+
+HOLD = """
+import sys, time
+from dinoidd.segment import heartbeat
+from dinoidd.segment.lock import exclusive
+from dinoidd.storage import StorageOptions, Store
+
+heartbeat.SETTLE_S, heartbeat.BEAT_S = 0.1, 0.2
+output = Store.open(sys.argv[1], StorageOptions(endpoint_url=sys.argv[2] or None))
+with exclusive(output, "segment"):
+    print("held", flush=True)
+    time.sleep(120)
+"""
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same in a twentieth of the time."""
+    monkeypatch.setattr(heartbeat, "BEAT_S", 0.2)
+    monkeypatch.setattr(heartbeat, "WATCH_S", 1.5)
+    monkeypatch.setattr(heartbeat, "POLL_S", 0.1)
+    monkeypatch.setattr(heartbeat, "SETTLE_S", 0.3)
+
+
+@contextlib.contextmanager
+def held_elsewhere(output: Store) -> Iterator[subprocess.Popen[str]]:
+    """Another process holds the lock."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, output.uri, output.options.endpoint_url or ""],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def bucket(s3: S3) -> Store:
+    return Store.open(f"s3://{s3.new_bucket()}/out", s3.options)
+
+
+def leave(output: Store, **changes: object) -> Holder:
+    """A session's file, as of another machine that never ended it."""
+    other = Holder(
+        **Holder.me("segment").to_dict() | {"host": "elsewhere", "pid": 7, "machine": "another"}
+    )
+    state = {"holds": True, "beats": 3, "replaces": []} | changes
+    text = json.dumps(other.to_dict() | state)
+    output.child(FOLDER).write_bytes(f"{other.id}.json", text.encode())
+    return other
+
+
+def sessions(output: Store) -> list[str]:
+    return output.child(FOLDER).names()
+
+
+def test_exclusive__goes_without_a_trace(store: Store) -> None:
+    for _ in range(2):
+        with exclusive(store, "segment") as held:
+            held.check()
+            held.check(now=False)
+            assert [e.uri for e in store.walk()]
+        assert [e.uri for e in store.walk()] == []
+
+
+def test_exclusive__the_second_is_told_who_works(store: Store) -> None:
+    with (
+        held_elsewhere(store) as process,
+        pytest.raises(OutputError) as caught,
+        exclusive(store, "retry"),
+    ):
+        pytest.fail("both hold it")
+    told = str(caught.value)
+    assert told.startswith(
+        f"another session works on {store.uri}: `dinoidd segment` on {socket.gethostname()}, "
+        f"process {process.pid}, since 20"
+    )
+    assert told.endswith(" UTC. Wait for its end, stop it, or choose another --output")
+
+
+def test_exclusive__after_a_kill_at_once(store: Store) -> None:
+    with held_elsewhere(store) as process:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    began = time.monotonic()
+    with exclusive(store, "segment") as held:
+        assert time.monotonic() - began < 1.2, (
+            "it watched, although the process is known to be dead"
+        )
+        held.check()
+    assert sessions(store) == []
+
+
+def test_exclusive__one_of_threads_that_come_together(store: Store) -> None:
+    inside, refused, most = [], [], 0
+    together = threading.Barrier(4)
+
+    def come() -> None:
+        nonlocal most
+        together.wait()
+        try:
+            with exclusive(store, "segment"):
+                inside.append(1)
+                most = max(most, len(inside))
+                time.sleep(1.0)
+                inside.pop()
+        except OutputError as error:
+            refused.append(str(error))
+
+    threads = [threading.Thread(target=come) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (most, len(refused)) == (1, 3), refused
+
+
+@pytest.mark.parametrize("what", ["removed", "replaced"])
+def test_file_lock__lost_while_it_works(tmp_path: Path, what: str) -> None:
+    output = Store.open(str(tmp_path / "out"))
+    with exclusive(output, "segment") as held:
+        held.check()
+        (tmp_path / "out" / NAME).unlink()
+        if what == "replaced":
+            (tmp_path / "out" / NAME).write_text("{}")
+        with pytest.raises(OutputError, match="_session was removed or replaced while"):
+            held.check()
+    assert (tmp_path / "out" / NAME).exists() == (what == "replaced"), "not ours to remove"
+
+
+def test_file_lock__a_holder_that_has_said_nothing_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "_TRIES", 2)
+    output = Store.open(str(tmp_path))
+    with exclusive(output, "segment"):
+        (tmp_path / NAME).write_text("")
+        with pytest.raises(OutputError, match=f"{tmp_path}: it has just begun. Wait for its end"):
+            lock._acquired(output, Holder.me("segment"))
+
+
+def test_file_lock__a_file_system_without_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(lock.errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(lock.fcntl, "flock", no_locks)
+    output = Store.open(str(tmp_path))
+    with exclusive(output, "segment") as held:
+        assert isinstance(held, Heartbeat)
+        assert len(sessions(output)) == 1
+
+
+def test_heartbeat__a_stale_one_is_replaced(bucket: Store) -> None:
+    other = leave(bucket)
+    began = time.monotonic()
+    with exclusive(bucket, "segment") as held:
+        assert 1.5 < time.monotonic() - began < 6
+        assert isinstance(held, Heartbeat)
+        assert held.replaces == [other.id]
+        assert f"{other.id}.json" not in sessions(bucket)
+
+
+def test_heartbeat__a_live_one_of_another_machine_is_left_alone(bucket: Store) -> None:
+    other = leave(bucket)
+    file = bucket.child(FOLDER).read_bytes(f"{other.id}.json")
+    beats = threading.Timer(
+        0.5, bucket.child(FOLDER).write_bytes, (f"{other.id}.json", file.replace(b": 3", b": 4"))
+    )
+    beats.start()
+    told = "on elsewhere, process 7, since 20"
+    with pytest.raises(OutputError, match=told), exclusive(bucket, "segment"):
+        pytest.fail("both hold it")
+    beats.join()
+    assert sessions(bucket) == [f"{other.id}.json"]
+
+
+def test_heartbeat__a_holder_wins_over_a_smaller_id(bucket: Store) -> None:
+    mine = Heartbeat(bucket, Holder.me("segment"))
+    coming = threading.Timer(0.1, leave, (bucket,), {"holds": True})
+    coming.start()
+    with pytest.raises(heartbeat.Held):
+        mine.acquire()
+    coming.join()
+    assert f"{mine.me.id}.json" not in sessions(bucket)
+
+
+def test_heartbeat__the_smaller_of_two_claims_stays(bucket: Store) -> None:
+    for id, wins in (("f" * 32, True), ("0" * 32, False)):
+        mine = Heartbeat(bucket, Holder.me("segment"))
+        other = Holder(**mine.me.to_dict() | {"id": id})
+        text = json.dumps(other.to_dict() | {"holds": False, "beats": 1, "replaces": []})
+        put = bucket.child(FOLDER).write_bytes
+        coming = threading.Timer(0.1, put, (f"{id}.json", text.encode()))
+        coming.start()
+        if wins:
+            mine.acquire()
+            mine.release()
+        else:
+            with pytest.raises(heartbeat.Held):
+                mine.acquire()
+        coming.join()
+        bucket.child(FOLDER).remove(f"{id}.json")
+
+
+def test_heartbeat__it_beats_and_notices_a_loss(bucket: Store) -> None:
+    with exclusive(bucket, "segment") as held:
+        assert isinstance(held, Heartbeat)
+        name = f"{held.me.id}.json"
+        first = bucket.child(FOLDER).read_bytes(name)
+        time.sleep(0.7)
+        assert bucket.child(FOLDER).read_bytes(name) != first
+        held.check(now=False)
+        other = leave(bucket, replaces=[held.me.id])
+        with pytest.raises(OutputError, match="was taken over by `dinoidd segment` on elsewhere"):
+            held.check()
+        with pytest.raises(OutputError, match="run the same command again"):
+            held.check(now=False)
+    assert sessions(bucket) == [f"{other.id}.json"]
+
+
+def test_heartbeat__its_file_was_removed(bucket: Store) -> None:
+    with exclusive(bucket, "segment") as held:
+        assert isinstance(held, Heartbeat)
+        bucket.child(FOLDER).remove(f"{held.me.id}.json")
+        time.sleep(0.7)
+        with pytest.raises(OutputError, match="taken over by another session, which removed"):
+            held.check(now=False)
+        assert sessions(bucket) == [], "it must not come back by a beat"
+
+
+def test_heartbeat__a_foreign_file(bucket: Store) -> None:
+    bucket.child(FOLDER).write_bytes("notes.json", b"[]")
+    told = r"_sessions/notes\.json is no session of dinoidd: remove"
+    with pytest.raises(OutputError, match=told), exclusive(bucket, "segment"):
+        pytest.fail("it was taken for nothing")
+
+
+def test_holder__a_number_that_is_used_again_is_another_process() -> None:
+    me = Holder.me("segment")
+    assert not me.is_dead
+    assert Holder(**me.to_dict() | {"start_time": "1"}).is_dead
+    assert Holder(**me.to_dict() | {"pid": 2**22 + 1}).is_dead
+    assert not Holder(**me.to_dict() | {"machine": None, "start_time": "1"}).is_dead
+    assert not Holder(**me.to_dict() | {"machine": "another", "start_time": "1"}).is_dead
+
+
+def test_lock_files__are_nobody_s_rows(store: Store, tmp_path: Path) -> None:
+    index_images(str(write_plain(tmp_path / "in", 2)), store)
+    with exclusive(store, "segment"):
+        check_ownership(store)
+        assert RunReader(store.uri, store.options).parts == []
+        assert {e.uri.rpartition("/")[2] for e in store.child(MANIFEST).walk()} == {
+            "manifest.json",
+            "part-000000000000.parquet",
+        }
+
+
+def test_segment__a_second_driver_ends_with_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forbid_work(monkeypatch)
+    write_plain(tmp_path / "in", 2)
+    output = tmp_path / "out"
+    arguments = ["--preset", "tiny", "--input", tmp_path / "in", "--output", output]
+    with held_elsewhere(Store.open(str(output))) as process:
+        for more in ([], ["--restart"]):
+            ran = segment(*arguments, *more)
+            assert ran.status == 2
+            assert f"another session works on {output}: `dinoidd segment` on " in ran.err
+            assert f"process {process.pid}, since" in ran.err
+            assert sorted(p.name for p in output.iterdir()) == [NAME]
