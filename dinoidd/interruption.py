@@ -7,12 +7,14 @@ from contextlib import contextmanager
 
 from dinoidd.log import logger
 
+_TOLD = "what is left was told"  # a note on the exception
 RESUMABLE = "what is done is kept; run the same command again to resume"
 
 
 @contextmanager
 def terminated_as_interrupted(kept: Callable[[], str] = lambda: RESUMABLE) -> Iterator[None]:
-    """SIGTERM raises KeyboardInterrupt, as Ctrl-C does. To be entered after ray.init().
+    """SIGTERM raises KeyboardInterrupt, as Ctrl-C does. To be entered after ray.init(), which has a
+    handler of its own; of several around each other the innermost tells.
 
     Args:
         kept: tells, after either, what is left and how to go on.
@@ -27,8 +29,10 @@ def terminated_as_interrupted(kept: Callable[[], str] = lambda: RESUMABLE) -> It
     before = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
-    except KeyboardInterrupt:
-        logger.info("interrupted: %s", kept())
+    except KeyboardInterrupt as error:
+        if _TOLD not in getattr(error, "__notes__", ()):
+            error.add_note(_TOLD)
+            logger.info("interrupted: %s", kept())
         raise
     finally:
         signal.signal(signal.SIGTERM, before)

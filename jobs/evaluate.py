@@ -1,4 +1,5 @@
-"""Ray job: evaluate predictions. `ray job submit --working-dir . -- python jobs/evaluate.py ...`"""
+"""Ray job: evaluate predictions. `dinoidd jobs submit evaluate --data ...` sends it, or by hand
+`ray job submit --working-dir . -- python jobs/evaluate.py --data ...`"""
 
 import sys
 

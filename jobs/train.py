@@ -1,4 +1,5 @@
-"""Ray job: train a model. `ray job submit --working-dir . -- python jobs/train.py --data ...`"""
+"""Ray job: train a model. `dinoidd jobs submit train --data ...` sends it, or by hand
+`ray job submit --working-dir . -- python jobs/train.py --data ...`"""
 
 import sys
 

@@ -1,6 +1,7 @@
 """Fixtures of more than one test file: a real S3 server, and places to store things in."""
 
 import itertools
+import logging
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -44,6 +45,16 @@ class S3:
         name = f"test-{next(_numbers)}-{uuid.uuid4().hex[:8]}"
         self.client().create_bucket(Bucket=name)
         return name
+
+
+@pytest.fixture(autouse=True)
+def fresh_log() -> Iterator[None]:
+    """A test that runs the command line must not leave its handler, on a closed stream, to the next."""
+    yield
+    logger = logging.getLogger("dinoidd")
+    logger.handlers = []
+    logger.setLevel(logging.NOTSET)
+    logger.propagate = True
 
 
 @pytest.fixture(scope="session")

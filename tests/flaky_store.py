@@ -211,6 +211,31 @@ def trickling(handler: Handler, store: FlakyStore) -> bool:
     return True
 
 
+def without_length(handler: Handler, store: FlakyStore) -> bool:
+    """In pieces, as a proxy passes on what it has not seen the end of."""
+    status, headers, body = store.ask(handler, body_of(handler))
+    handler.send_response_only(status)
+    for name, value in headers:
+        if name.lower() != "content-length":
+            handler.send_header(name, value)
+    handler.send_header("Transfer-Encoding", "chunked")
+    handler.end_headers()
+    for piece in (body[:100], body[100:], b""):
+        handler.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+    return True
+
+
+def stalled(seconds: float) -> Act:
+    """Nothing is read or said, for some time."""
+
+    def act(handler: Handler, _: FlakyStore) -> bool:
+        time.sleep(seconds)
+        handler.close_connection = True
+        return True
+
+    return act
+
+
 def down(handler: Handler, store: FlakyStore) -> bool:
     """Nobody answers."""
     return reset(handler, store)

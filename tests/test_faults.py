@@ -37,15 +37,15 @@ def test_bench_faults__a_loss_is_exit_status_1(
     report.kills.update({"actor": 2, "node": 1})
     monkeypatch.setattr("dinoidd.bench.faults.measure_faults", lambda *_: report)
     assert main(["bench", "faults", "--kills", "3"]) == 0
-    assert "verdict   nothing lost, nothing double, every row ok" in capsys.readouterr().out
-    report.problems.append("image 12 has no row")
+    assert "verdict   every row ok, exit status 0" in capsys.readouterr().out
+    report.lost, report.problems = 1, ["image 12 has no row"]
     assert main(["bench", "faults", "--kills", "3"]) == 1
     told = capsys.readouterr().out.splitlines()
     assert told == [
         "seed      7",
-        "kills     3 (actor 2, node 1; 0 while a file was half written)",
+        "kills     3 (actor 2, node 1; 0 left a half written file)",
         "runs      1, in 2 sessions",
-        "rows      1,999 in 1m40s (20.0 images/s)",
-        "verdict   FAILED",
+        "rows      1,999 in 1m40s (20.0 images/s): 1 lost, 0 double",
+        "verdict   FAILED, exit status 1",
         "- image 12 has no row",
     ]

@@ -155,6 +155,25 @@ def test_merge_file__a_chunk_is_missing(folders: Folders) -> None:
     assert len(folders.staging.names()) == 2, "what is done is kept"
 
 
+def test_merge_file__a_task_of_a_killed_driver_does_the_same(
+    folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It lives on for seconds, and may take the chunks away that this one is about to read."""
+    folders.write_chunks_of(0)
+    read, others = Store.read_bytes, iter([lambda: folders.merge(0)])
+
+    def read_late(store: Store, name: str) -> bytes:
+        if name == LAYOUT.chunk_name(1):
+            next(others, lambda: None)()
+        return read(store, name)
+
+    monkeypatch.setattr(Store, "read_bytes", read_late)
+    assert folders.merge(0).images == 9
+    assert next(others, None) is None
+    assert folders.images.names() == [LAYOUT.file_name(0)]
+    assert folders.staging.names() == []
+
+
 def test_merge_file__a_chunk_with_other_rows(local: Folders) -> None:
     local.write_chunks_of(0)
     local.write(3)

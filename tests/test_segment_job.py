@@ -256,6 +256,9 @@ def test_segment__interrupted_and_resumed(
     assert not (tmp_path / "out" / "_SUCCESS").exists()
     done = done_ids(tmp_path / "out")
     assert 12 <= len(done) < IMAGES
+    (unfinished,) = json.loads((tmp_path / "out" / "run.json").read_text())["sessions"]
+    assert unfinished["unfinished"]
+    assert 12 <= unfinished["images"] <= len(done)
     uris = read_rows(Store.open(str(tmp_path / "out" / FOLDER)), 0, IMAGES)["uri"].to_pylist()
     for image_id in done:
         Path(uris[image_id]).unlink(missing_ok=True)
@@ -266,6 +269,9 @@ def test_segment__interrupted_and_resumed(
     missing = [row["uri"] for row in rows if row["error_kind"] == "missing"]
     assert missing == [str(tmp_path / "in" / GONE)]
     assert proof(tmp_path / "out").ok == len(GOOD) + PLAIN
+    first, last = json.loads((tmp_path / "out" / "run.json").read_text())["sessions"]
+    assert first == unfinished
+    assert last["images"] == IMAGES - last["rows_before"] == IMAGES - len(done)
 
 
 class InterruptedRunError(Exception):

@@ -14,19 +14,21 @@ from pathlib import Path
 
 import pytest
 from conftest import S3
+from flaky_store import Act, FlakyStore, Handler, body_of, down, flaky_store
 from images import write_plain
 from segment_runs import forbid_work, segment
 
 from dinoidd.data.manifest import FOLDER as MANIFEST
 from dinoidd.data.manifest import index_images
 from dinoidd.errors import OutputError
+from dinoidd.log import logger
 from dinoidd.output.reader import RunReader
-from dinoidd.segment import heartbeat, lock
+from dinoidd.segment import heartbeat, job, lock
 from dinoidd.segment.heartbeat import FOLDER, Heartbeat
 from dinoidd.segment.holder import Holder
 from dinoidd.segment.lock import NAME, exclusive
 from dinoidd.segment.preparation import check_ownership
-from dinoidd.storage import Store
+from dinoidd.storage import StorageOptions, Store
 
 HOLD = """
 import sys, time
@@ -264,6 +266,58 @@ def test_heartbeat__its_file_was_removed(bucket: Store) -> None:
         assert sessions(bucket) == [], "it must not come back by a beat"
 
 
+def hanging(handler: Handler, _: FlakyStore) -> bool:
+    """No answer for a while."""
+    body_of(handler)
+    time.sleep(5)
+    return down(handler, _)
+
+
+def beats(flaky: FlakyStore) -> int:
+    with flaky.lock:
+        return sum(method == "PUT" for method, _ in flaky.requests)
+
+
+def test_heartbeat__an_outage_does_not_hold_it_up(s3: S3) -> None:
+    with flaky_store(s3.endpoint_url) as flaky:
+        options = StorageOptions(endpoint_url=flaky.endpoint_url)
+        output = Store.open(f"s3://{s3.new_bucket()}/out", options)
+        with exclusive(output, "segment") as held:
+            flaky.add(down, method="PUT")
+            before = beats(flaky)
+            time.sleep(3)
+            assert beats(flaky) - before >= 7, "each beat is one attempt: the next one is soon"
+            flaky.clear()
+            before = output.child(FOLDER).read_bytes(*sessions(output))
+            time.sleep(0.7)
+            assert output.child(FOLDER).read_bytes(*sessions(output)) != before
+            held.check()
+        assert sessions(output) == []
+
+
+@pytest.mark.parametrize("outage", [down, hanging])
+def test_heartbeat__ends_in_an_outage_without_waiting(
+    s3: S3, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, outage: Act
+) -> None:
+    monkeypatch.setattr(logger, "propagate", True)
+    with flaky_store(s3.endpoint_url) as flaky:
+        options = StorageOptions(endpoint_url=flaky.endpoint_url)
+        output = Store.open(f"s3://{s3.new_bucket()}/out", options)
+        with exclusive(output, "segment") as held:
+            flaky.add(outage)
+            time.sleep(0.5)
+            asked = time.monotonic()
+        assert time.monotonic() - asked < heartbeat.RELEASE_S + 1
+        assert caplog.messages[-1].endswith("the next session watches for 2 s")
+        flaky.clear()
+        assert isinstance(held, Heartbeat)
+        held._thread.join(30)
+        assert not held._thread.is_alive()
+        left = sessions(output)
+        time.sleep(0.5)
+        assert sessions(output) == left, "no beat comes after the end"
+
+
 def test_heartbeat__a_foreign_file(bucket: Store) -> None:
     bucket.child(FOLDER).write_bytes("notes.json", b"[]")
     told = r"_sessions/notes\.json is no session of dinoidd: remove"
@@ -292,16 +346,35 @@ def test_lock_files__are_nobody_s_rows(store: Store, tmp_path: Path) -> None:
 
 
 def test_segment__a_second_driver_ends_with_a_sentence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     forbid_work(monkeypatch)
     write_plain(tmp_path / "in", 2)
-    output = tmp_path / "out"
-    arguments = ["--preset", "tiny", "--input", tmp_path / "in", "--output", output]
-    with held_elsewhere(Store.open(str(output))) as process:
+    arguments = ["--preset", "tiny", "--input", tmp_path / "in", "--output", store.uri]
+    if store.options.endpoint_url:
+        arguments += ["--endpoint-url", store.options.endpoint_url]
+    with held_elsewhere(store) as process:
         for more in ([], ["--restart"]):
             ran = segment(*arguments, *more)
             assert ran.status == 2
-            assert f"another session works on {output}: `dinoidd segment` on " in ran.err
+            assert f"another session works on {store.uri}: `dinoidd segment` on " in ran.err
             assert f"process {process.pid}, since" in ran.err
-            assert sorted(p.name for p in output.iterdir()) == [NAME]
+            left = [e.uri.removeprefix(f"{store.uri}/").partition("/")[0] for e in store.walk()]
+            assert left in ([NAME], [FOLDER])
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_segment__stopped_while_it_lists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: signal.Signals
+) -> None:
+    """Before Ray is there: it is told how to go on, once, and nothing is locked."""
+    forbid_work(monkeypatch)
+    write_plain(tmp_path / "in", 2)
+    monkeypatch.setattr(job, "prepare_manifest", lambda *_: os.kill(os.getpid(), sent))
+    output = tmp_path / "out"
+    ran = segment("--preset", "tiny", "--input", tmp_path / "in", "--output", output)
+    assert ran.status == 130
+    told = [line.partition(" ")[2] for line in ran.err.splitlines()]
+    kept = "interrupted: what is done is kept; run the same command again to resume"
+    assert told == [kept, "segment: interrupted"]
+    assert list(output.iterdir()) == []

@@ -406,7 +406,7 @@ def canned(s3: S3) -> Iterator[tuple[type[_Canned], str]]:
         (403, "AccessDenied", "forbidden", "access is denied"),
         (403, "InvalidAccessKeyId", "credentials", "does not know the access key"),
         (400, "ExpiredToken", "credentials", "expired or invalid"),
-        (403, "RequestTimeTooSkewed", "credentials", "set this machine's clock"),
+        (403, "RequestTimeTooSkewed", "credentials", "set the clock of "),
         (403, "SomethingNew", "forbidden", r"access is denied.*\(SomethingNew\)"),
         (403, "InvalidObjectState", "unreadable", "archived"),
         (404, "NoSuchBucket", "missing", "there is no bucket 'b'"),

@@ -19,8 +19,10 @@ from flaky_store import (
     refused,
     reset,
     reset_in_body,
+    stalled,
     throttled,
     trickling,
+    without_length,
 )
 from test_output_file import Folders
 
@@ -126,8 +128,16 @@ def test_read__a_trickle_ends(flaky: FlakyStore, options: StorageOptions, uri: s
         ObjectReader(options, Patience(attempts=5, seconds=2)).read(uri)
     assert time.monotonic() - began < 60, "it would have taken a quarter of an hour"
     assert caught.value.kind == "unreachable"
-    said = f"{uri} cannot be read: it did not arrive within 2 s (tried once in "
+    said = f"{uri} cannot be read: it takes more than 2 s (tried once in "
     assert str(caught.value).startswith(said)
+
+
+def test_read__length_left_out(
+    flaky: FlakyStore, options: StorageOptions, s3: S3, uri: str
+) -> None:
+    listed = next(Store.open(uri.removesuffix("/x.png"), options).walk())
+    flaky.add(without_length, method="GET", holds="/x.png")
+    assert ObjectReader(options, SOME).read(uri, 100_000, listed) == BODY
 
 
 def test_read__expired_token_is_no_image_s_fault(
@@ -139,7 +149,7 @@ def test_read__expired_token_is_no_image_s_fault(
     with pytest.raises(OutageError, match="the session token is expired or invalid") as caught:
         reader.read(uri)
     assert caught.value.kind == "credentials"
-    assert len(flaky.requests) == 2, "trying again does not help"
+    assert len(flaky.requests) == 3, "once more, in case the credentials were renewed"
 
 
 def test_read__denied_object_is_that_object_s(
@@ -210,6 +220,33 @@ def test_write__is_tried_again(
     store.write_bytes("part.parquet", BODY)
     assert rule.hits == 4
     assert store.read_bytes("part.parquet") == BODY
+
+
+def test_write__stalled_upload_ends(
+    flaky: FlakyStore,
+    options: StorageOptions,
+    s3: S3,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The server takes no byte and says nothing: no time-out of the libraries counts."""
+    monkeypatch.setattr("dinoidd.storage.s3.UPLOAD_TIMEOUT_S", 0)
+    monkeypatch.setattr("dinoidd.storage.s3.SLOWEST_UPLOAD", 8 << 20)
+    monkeypatch.setattr("dinoidd.storage.store.STEADY", Patience(attempts=1, seconds=9))
+    store = Store.open(f"s3://{s3.new_bucket()}/out", options)
+    large = bytes(16 << 20)  # more than sockets hold
+    (tmp_path / "x").write_bytes(large)
+    flaky.add(stalled(30), method="PUT")
+    began = time.monotonic()
+    with pytest.raises(
+        OutageError, match=r"part\.parquet cannot be written: it takes more than 3 s"
+    ):
+        store.write_bytes("part.parquet", large, Patience(attempts=1, seconds=3))
+    with pytest.raises(
+        OutageError, match=r"part\.parquet cannot be written: it takes more than 2 s"
+    ):
+        store.upload(tmp_path / "x", "part.parquet")
+    assert time.monotonic() - began < 20
 
 
 def test_upload__is_tried_again(

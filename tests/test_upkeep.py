@@ -172,6 +172,13 @@ def test_retry__changed_limits_are_told(place: Place, mended: None) -> None:
     assert len(place.record()["retries"]) == 2
 
 
+def test_retry__of_an_accelerator_that_is_not_there(place: Place) -> None:
+    ran = retry(place, "--accelerator-type", "H100")
+    assert ran.status == 2
+    assert "no node of the cluster has an accelerator of type 'H100': it has no acc" in ran.err
+    assert place.errors() == ERRORS
+
+
 def test_retry__of_another_model(place: Place) -> None:
     other = save_model(place.folder / "other.safetensors", seed=1)
     ran = retry(place, "--checkpoint", other)

@@ -50,10 +50,11 @@ class FaultCluster:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for process in self.processes():
-            kill(process)
-        for started in self._started:
-            started.wait()
+        while processes := self.processes():  # one may start another meanwhile
+            for process in processes:
+                kill(process)
+            for started in self._started:
+                started.poll()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def add_node(self) -> None:
@@ -120,6 +121,15 @@ def _is(process: int, mark: bytes, title: bytes) -> bool:
         )
     except OSError:  # it has ended
         return False
+
+
+def temporary_file_of(process: int) -> Path | None:
+    """The local file that a process writes at this moment, which gets its name when it is whole."""
+    try:
+        opened = (Path(entry.path).readlink() for entry in os.scandir(f"/proc/{process}/fd"))
+        return next((path for path in opened if path.suffix == ".tmp"), None)
+    except OSError:  # it has ended, or just closed a file
+        return None
 
 
 def kill(process: int) -> bool:

@@ -4,31 +4,32 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from dinoidd.bench.fault_cluster import FaultCluster, kill
+from dinoidd.bench.fault_cluster import FaultCluster, kill, temporary_file_of
 from dinoidd.bench.fault_driver import ROWS_PER_CHUNK, ROWS_PER_FILE
 from dinoidd.errors import ConfigError
+from dinoidd.interruption import terminated_as_interrupted
 from dinoidd.log import duration, logger
 from dinoidd.output.reader import RunReader
 from dinoidd.output.verify import verify
 from dinoidd.storage import DEFAULT_OPTIONS
 
-# What is killed, over and over in a drawn order. `writing` is a task that writes, at a moment when a file
-# is seen half written.
+# What is killed, over and over in a drawn order. `writing` is a task that has a half written file open.
 KINDS = ("actor", "task", "writing", "actor", "task", "node", "writing", "driver")
 _TITLES = {
     "actor": ("ray::MapWorker(MapBatches(SegmentImages))",),
     "task": ("ray::MapBatches(read", "ray::MapBatches(wr", "ray::merge_file"),
     "writing": ("ray::MapBatches(wr", "ray::merge_file"),
 }
+_WORKER, _ACTOR = "ray::", "ray::MapWorker"
 _PIECES_PER_KILL = 8  # so that a run goes on between kills
-_AIM_S = 20.0
+_AIM_S = 8.0
+_AIM_AGAIN_S = 1.0  # until processes are looked up anew
 _FAILURES = 3  # sessions of a run that may fail, until it is given up
 _LINES = 30
 _STUCK_S = 240.0  # without a finished piece of work: a restarted actor needs a tenth of that
@@ -58,16 +59,23 @@ class FaultReport:
 
     seed: int
     kills: Counter[str] = field(default_factory=Counter)  # by kind
-    writing: int = 0  # of them, while a file was seen half written
+    writing: int = 0  # of them, that left a half written file behind
     runs: int = 0  # outputs
     sessions: int = 0
     images: int = 0
+    lost: int = 0  # images without a row
+    doubled: int = 0  # images with several
     seconds: float = 0.0
     problems: list[str] = field(default_factory=list)
 
     @property
     def whole(self) -> bool:
         return not self.problems
+
+    def so_far(self) -> str:
+        return (
+            f"seed {self.seed}, {self.kills.total()} kills, of {self.runs} runs the rows are proven"
+        )
 
     def to_dict(self) -> dict[str, object]:
         rate = self.images / max(self.seconds, 1e-9)
@@ -86,7 +94,7 @@ def measure_faults(config: FaultConfig, folder: str) -> FaultReport:
     drawn = random.Random(config.seed)
     kinds = [kind for _ in range(-(-config.kills // len(KINDS))) for kind in KINDS]
     left = drawn.sample(kinds, len(kinds))[: config.kills]
-    with FaultCluster(config.nodes) as cluster:
+    with terminated_as_interrupted(report.so_far), FaultCluster(config.nodes) as cluster:
         while left and report.whole:
             run = _Run(config, cluster, source, Path(folder) / f"out{report.runs}", report, drawn)
             left = run.work(left)
@@ -196,13 +204,15 @@ class _Run:
         return True
 
     def _strike_worker(self, kind: str) -> str:
-        """Where nobody writes for long, whoever writes next is killed all the same."""
-        seen = kind == "writing" and self._wait(self._half_written, _AIM_S)
+        """Where nobody is caught writing, one that is about to is killed all the same."""
+        caught = self._caught_writing() if kind == "writing" else None
         found = [p for title in _TITLES[kind] for p in self._cluster.processes(title)]
-        if not found or not kill(process := self._drawn.choice(sorted(found))):
+        process = caught[0] if caught else self._drawn.choice(sorted(found) or [0])
+        if not process or not kill(process):
             return ""
-        self._report.writing += bool(seen)
-        return f"{kind} (process {process}{', a file was half written' if seen else ''})"
+        half = caught is not None and caught[1].exists()  # it never got its name
+        self._report.writing += half
+        return f"{kind} (process {process}{', a file is half written' if half else ''})"
 
     def _strike_driver(self) -> str:
         if self._driver.poll() is not None:
@@ -218,23 +228,27 @@ class _Run:
         self._cluster.add_node()
         return f"{name} ({killed} processes), another is there"
 
-    def _half_written(self) -> bool:
-        return any(self._output.glob("_staging/*/.*.tmp")) or any(
-            self._output.glob("images/.*.tmp")
-        )
-
-    def _wait(self, condition: Callable[[], bool], seconds: float) -> bool:
-        until = time.monotonic() + seconds
-        while not condition():
-            if time.monotonic() > until or self._driver.poll() is not None:
-                return False
-        return True
+    def _caught_writing(self) -> tuple[int, Path] | None:
+        """A process that has a temporary file of the output open, and that file: they last a moment."""
+        until, looked_up, workers = time.monotonic() + _AIM_S, -_AIM_AGAIN_S, list[int]()
+        while (now := time.monotonic()) < until and self._driver.poll() is None:
+            if now - looked_up >= _AIM_AGAIN_S:
+                actors = self._cluster.processes(_ACTOR)  # which write nothing
+                workers = sorted({*self._cluster.processes(_WORKER)} - {*actors})
+                looked_up = time.monotonic()
+            for process in workers:
+                file = temporary_file_of(process)
+                if file is not None and file.is_relative_to(self._output):
+                    return process, file
+        return None
 
     def _prove(self) -> None:
         if not (self._output / "manifest" / "manifest.json").exists():
             return self._trouble("there is no manifest")
         proof = verify(RunReader(str(self._output), DEFAULT_OPTIONS), sample=None)
         self._report.images += proof.rows
+        self._report.lost += proof.findings.counts.get("image without a row", 0)
+        self._report.doubled += proof.findings.counts.get("image with several rows", 0)
         for sentence in proof.findings.sentences():
             self._trouble(sentence)
         if proof.ok != self._config.images:
@@ -252,11 +266,13 @@ def format_faults(report: FaultReport) -> str:
     """The same as lines of text."""
     kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(report.kills.items()))
     rate = report.images / max(report.seconds, 1e-9)
+    exit_ = f"exit status {int(not report.whole)}"
     lines = [
         f"seed      {report.seed}",
-        f"kills     {report.kills.total()} ({kinds}; {report.writing} while a file was half written)",
+        f"kills     {report.kills.total()} ({kinds}; {report.writing} left a half written file)",
         f"runs      {report.runs}, in {report.sessions} sessions",
-        f"rows      {report.images:,} in {duration(report.seconds)} ({rate:.1f} images/s)",
-        "verdict   " + ("nothing lost, nothing double, every row ok" if report.whole else "FAILED"),
+        f"rows      {report.images:,} in {duration(report.seconds)} ({rate:.1f} images/s): "
+        f"{report.lost:,} lost, {report.doubled:,} double",
+        "verdict   " + (f"every row ok, {exit_}" if report.whole else f"FAILED, {exit_}"),
     ]
     return "\n".join([*lines, *(f"- {problem}" for problem in report.problems)])

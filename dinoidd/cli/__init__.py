@@ -15,6 +15,7 @@ COMMANDS = {
     "index": "list the images of a folder or bucket into a manifest",
     "query": "ask a finished run with SQL",
     "show": "draw images beside their masks",
+    "status": "how far a run is: done, left, errors, images/s, time left",
     "retry": "try the error rows of a finished run again",
     "compact": "make the files of a finished run large",
     "report": "one web page about a run: figures, charts, pictures",
@@ -29,6 +30,7 @@ COMMANDS = {
     "plan": "what a training will need: does it fit a GPU?",
     "convert": "turn published checkpoints into one safetensors file",
     "parity": "compare the model with a reference's recorded outputs",
+    "jobs": "train, segment and evaluate on a Ray cluster, from here",
     "bench": "measure speed: the pipeline against a plain loop",
 }
 USER_ERROR = 2

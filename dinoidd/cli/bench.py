@@ -5,7 +5,7 @@ import json
 import os
 from typing import TYPE_CHECKING
 
-from dinoidd.cli.options import add_storage_options
+from dinoidd.cli.options import add_input_options, add_storage_options, inputs_of
 
 if TYPE_CHECKING:
     from dinoidd.training.config import TrainConfig
@@ -19,8 +19,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     benches = parser.add_subparsers(dest="bench", metavar="BENCH", required=True)
     text = "the whole job, beside the model alone and a plain loop over the same images"
     pipeline = benches.add_parser("pipeline", help=text, description=text.capitalize() + ".")
-    pipeline.add_argument("--input", metavar="URI", help="images (generated scenes by default)")
-    pipeline.add_argument("--images", type=int, default=400, help="generated scenes (400)")
+    add_input_options(pipeline, required=False)
+    pipeline.add_argument(
+        "--images",
+        type=int,
+        default=400,
+        metavar="N",
+        help="scenes to make, without --input (400)",
+    )
     _add_model(pipeline, "tiny")
     pipeline.add_argument("--batch-size", type=int, default=8, metavar="N", help="(8)")
     pipeline.set_defaults(measure=_pipeline)
@@ -114,8 +120,9 @@ def _pipeline(args: argparse.Namespace, folder: str) -> tuple[dict[str, object],
     device = pick_device(args.device)
     if args.input is None:
         generate_dataset(f"{folder}/scenes", images=args.images, seed=args.seed)
+        args.input = [f"{folder}/scenes/leftImg8bit"]
     config = SegmentConfig(
-        input=args.input or f"{folder}/scenes/leftImg8bit",
+        **inputs_of(args),
         output=f"{folder}/out",
         checkpoint=args.checkpoint,
         preset=None if args.checkpoint else args.preset,

@@ -16,6 +16,15 @@ def add_base_option(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def add_accelerator_option(parser: argparse._ActionsContainer) -> None:
+    """`--accelerator-type`, of commands that place a model on a cluster."""
+    parser.add_argument(
+        "--accelerator-type",
+        metavar="NAME",
+        help="take nodes with such an accelerator, as Ray names it, like A100 (any)",
+    )
+
+
 def add_input_options(parser: argparse._ActionsContainer, *, required: bool = True) -> None:
     """`--input` and what picks from it; read them with `inputs_of`."""
     parser.add_argument(

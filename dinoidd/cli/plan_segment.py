@@ -4,7 +4,12 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
-from dinoidd.cli.options import add_base_option, add_storage_options, storage_options
+from dinoidd.cli.options import (
+    add_accelerator_option,
+    add_base_option,
+    add_storage_options,
+    storage_options,
+)
 from dinoidd.config import DTYPES
 from dinoidd.errors import ConfigError
 
@@ -49,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--batch-size", type=int, default=8, metavar="N", help="images a forward (8)")
     add("--threads", type=int, default=8, metavar="N", help="downloads at a time in one task (8)")
     add("--device", choices=("auto", "cuda", "cpu"), default="auto")
+    add_accelerator_option(parser)
     add("--sample", type=int, default=256, metavar="N", help="images that are timed (256)")
     add("--actors", type=int, default=1, metavar="N", help="that the run will have (1)")
     add("--gpu-price", type=float, metavar="PRICE", help="of a GPU for an hour, like 4.10")
@@ -82,6 +88,7 @@ def run(args: argparse.Namespace) -> int:
         manifest=args.manifest,
         device=args.device,
         address=args.address,
+        accelerator_type=args.accelerator_type,
     )
     plan = SegmentPlan(
         images=images,

@@ -2,7 +2,12 @@
 
 import argparse
 
-from dinoidd.cli.options import add_base_option, add_storage_options, storage_options
+from dinoidd.cli.options import (
+    add_accelerator_option,
+    add_base_option,
+    add_storage_options,
+    storage_options,
+)
 from dinoidd.errors import ConfigError
 
 # Options that stand in place of the run's own, by their names in SegmentConfig.
@@ -46,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         kind, unit = (float, "SECONDS") if name in _SECONDS else (int, "N")
         instead.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar=unit, help=text)
     instead.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto")
+    add_accelerator_option(instead)
     add_storage_options(parser)
     parser.add_argument(
         "--restart", action="store_true", help="throw a retry away that is not finished"
@@ -71,6 +77,7 @@ def run(args: argparse.Namespace) -> int:
             storage=storage_options(args),
             device=args.device,
             address=args.address,
+            accelerator_type=args.accelerator_type,
             restart=args.restart,
         )
     )

@@ -5,6 +5,7 @@ import dataclasses
 import sys
 
 from dinoidd.cli.options import (
+    add_accelerator_option,
     add_base_option,
     add_input_options,
     add_storage_options,
@@ -52,11 +53,7 @@ def _add_speed(parser: argparse.ArgumentParser) -> None:
     _number(speed, "--threads", "downloads at a time in one task")
     speed.add_argument("--dtype", choices=DTYPES, default="auto", help="(auto: bfloat16 on GPUs)")
     speed.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto")
-    speed.add_argument(
-        "--accelerator-type",
-        metavar="NAME",
-        help="take nodes with such an accelerator, as Ray names it, like A100 (any)",
-    )
+    add_accelerator_option(speed)
     _number(speed, "--rows-per-chunk", "images a unit of work (up to 64)")
     _number(speed, "--rows-per-file", "rows an output file")
 

@@ -23,8 +23,9 @@ import pyarrow.parquet as pq
 from dinoidd.data.listing import list_images
 from dinoidd.errors import InputError, OutputError, StorageError
 from dinoidd.output.schema import MANIFEST
-from dinoidd.storage import DEFAULT_OPTIONS, ObjectInfo, StorageOptions, Store, shown
+from dinoidd.storage import BRISK, DEFAULT_OPTIONS, ObjectInfo, StorageOptions, Store, shown
 from dinoidd.storage.failure import told
+from dinoidd.storage.retry import persist
 
 ROWS_PER_FILE = 65_536
 ROWS_PER_GROUP = 1_024
@@ -203,11 +204,19 @@ def _read_groups(folder: Store, groups: range, version: str) -> Iterator[pa.Tabl
 @functools.lru_cache(maxsize=4)
 def _row_group(folder: Store, first: int, group: int, version: str) -> pa.Table:
     """One row group of the file that begins with row `first`."""
-    with told(folder.uri_of(_file_name(first)), folder.options):
-        parquet = _parquet_file(folder, first, version)
-        if group >= parquet.num_row_groups:
-            return MANIFEST.empty_table()
-        return parquet.read_row_group(group, use_threads=False)
+
+    def read(_: float) -> pa.Table:
+        try:
+            with told(folder.uri_of(_file_name(first)), folder.options):
+                parquet = _parquet_file(folder, first, version)
+                if group >= parquet.num_row_groups:
+                    return MANIFEST.empty_table()
+                return parquet.read_row_group(group, use_threads=False)
+        except StorageError:
+            _parquet_file.cache_clear()  # what is open goes on with the credentials of its time
+            raise
+
+    return persist(read, BRISK)
 
 
 @functools.lru_cache(maxsize=2)

@@ -11,10 +11,11 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from dinoidd.errors import OutputError, StorageError
+from dinoidd.errors import DinoiddError, OutputError, StorageError
 from dinoidd.log import logger
 from dinoidd.segment.holder import Holder
 from dinoidd.storage import Store
+from dinoidd.storage.retry import ONCE, STEADY, Patience
 
 FOLDER = "_sessions"
 BEAT_S = 15.0
@@ -47,12 +48,13 @@ class Heartbeat:
     replaces: list[str] = field(default_factory=list)
     lost_to: str | None = None
     _beats: int = 0
+    _left_behind: str | None = None  # why its file is there after the end
 
     def __post_init__(self) -> None:
         self._files = self.output.child(FOLDER)
         self._name = f"{self.me.id}.json"
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+        self._thread = threading.Thread(target=self._live, name="heartbeat", daemon=True)
 
     def acquire(self) -> None:
         """Become the one session, and begin to beat.
@@ -122,29 +124,38 @@ class Heartbeat:
             if self.me.id in other.replaces:
                 self.lost_to = f"by {other.holder}"
 
-    def _beat(self) -> None:
-        while not self._ended.wait(BEAT_S):
+    def _live(self) -> None:
+        """Beat, then let others in: in one thread, so that no beat comes after the end."""
+        while self.lost_to is None and not self._ended.wait(BEAT_S):
             try:
-                self._look()
-                if self.lost_to is not None:
-                    return
-                self._write(holds=True)
-            except StorageError:  # the store is away, also for those who would watch
+                self._beat()
+            except DinoiddError:  # the store is away, also for those who would watch
                 logger.debug("no heartbeat", exc_info=True)
-
-    def release(self) -> None:
-        """Stop beating, and let others in. A store that is away is left to find out."""
-        self._ended.set()
-        self._thread.join(RELEASE_S)
         try:
             self._files.remove(self._name)
         except StorageError as error:
-            logger.warning(f"{error}: the next session watches for {WATCH_S:.0f} s")
+            self._left_behind = str(error)
 
-    def _write(self, *, holds: bool) -> None:
+    def _beat(self) -> None:
+        """Only once: the next beat is soon, and one that comes minutes late could be another's end."""
+        self._look()
+        if self.lost_to is None:
+            self._write(holds=True, patience=ONCE)
+
+    def release(self) -> None:
+        """Stop beating, and let others in. Nobody waits for a store that is away."""
+        self._ended.set()
+        self._thread.join(RELEASE_S)
+        if self._thread.is_alive():
+            self._left_behind = f"{self._files.uri_of(self._name)} is not removed yet"
+        if self._left_behind is not None:
+            logger.warning(f"{self._left_behind}: the next session watches for {WATCH_S:.0f} s")
+
+    def _write(self, *, holds: bool, patience: Patience = STEADY) -> None:
         self._beats += 1
         state = {"holds": holds, "beats": self._beats, "replaces": self.replaces}
-        self._files.write_bytes(self._name, json.dumps(self.me.to_dict() | state).encode())
+        text = json.dumps(self.me.to_dict() | state)
+        self._files.write_bytes(self._name, text.encode(), patience)
 
     def _others(self) -> list[_Seen]:
         names = [n for n in self._files.names() if n.endswith(".json") and n != self._name]

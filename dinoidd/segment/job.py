@@ -71,7 +71,7 @@ def segment(
     request = _Request(
         config=config, device=device, address=address, accelerator_type=accelerator_type
     )
-    with exclusive(output, "segment") as lock:
+    with terminated_as_interrupted(), exclusive(output, "segment") as lock:
         _clean(output)
         return request.work(output, source, model, lock)
 
@@ -106,7 +106,7 @@ class _Request:
                 "the model is not trained: the masks show that the job runs, and mean nothing"
             )
         placement = self.place()
-        with terminated_as_interrupted():
+        with terminated_as_interrupted():  # again: Ray has just put its own handler there
             cluster.wait_for_place(placement)
             if record is None:
                 record = _begin(config, output, manifest, model, placement)

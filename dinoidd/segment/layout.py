@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from dinoidd.output.schema import range_name
 
+# Folders of an output: the files that readers see, and the chunks of unfinished ones.
+IMAGES, STAGING = "images", "_staging"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:

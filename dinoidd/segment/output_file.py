@@ -32,14 +32,24 @@ def merge_file(
     """
     name = layout.file_name(file)
     chunks = [layout.chunk_name(c) for c in layout.chunks_of(file)]
-    run_id = schema.metadata[METADATA_RUN_ID].decode()
-    if not images.exists(name) or read_footer(images, name)[0] != run_id:
+    if not is_there(images, name, schema):
         with _temporary_folder() as folder:
             local = folder / name
-            _concatenate(chunks, staging, local, schema, layout.file_range(file))
-            images.upload(local, name)
+            try:
+                _concatenate(chunks, staging, local, schema, layout.file_range(file))
+                images.upload(local, name)
+            except StorageError as error:
+                # a task of a driver that was killed may live on, and have just done the same
+                if error.kind != "missing" or not is_there(images, name, schema):
+                    raise
     for chunk in chunks:
         staging.remove(chunk)
+
+
+def is_there(images: Store, name: str, schema: pa.Schema) -> bool:
+    """Whether a file of the schema's run has that name; names appear whole or not at all."""
+    run_id = schema.metadata[METADATA_RUN_ID].decode()
+    return images.exists(name) and read_footer(images, name)[0] == run_id
 
 
 @contextmanager

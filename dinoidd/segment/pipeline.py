@@ -110,7 +110,7 @@ def run_stages(
         dataset = (
             numbered_blocks(pieces)
             .map_batches(read_rows, batch_size=None, num_cpus=READ_CPUS, max_retries=retries)
-            .map_batches(
+            .map_batches_internal(  # map_batches refuses whole blocks where GPUs are asked for
                 model,
                 batch_size=None,
                 batch_format="pyarrow",

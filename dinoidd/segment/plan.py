@@ -144,6 +144,7 @@ def measure(
     manifest: str | None = None,
     device: str = "auto",
     address: str | None = None,
+    accelerator_type: str | None = None,
 ) -> tuple[int, Measured]:
     """Time a sample on one actor; with it, of how many images it is a sample.
 
@@ -172,7 +173,7 @@ def measure(
             actors=1,
             rows_per_chunk=min(64, chunk),
         )
-        segment(config, device=device, address=address)
+        segment(config, device=device, address=address, accelerator_type=accelerator_type)
         record = read_record(output)
         assert record is not None
         return rows, measured_in(record, _bytes_in_groups(output, record))

@@ -14,12 +14,10 @@ from dinoidd.inference.source import ModelDescription
 from dinoidd.log import logger
 from dinoidd.output.reader import COMPACTION, HALF_COMPACTED, RETRY
 from dinoidd.output.schema import range_of
-from dinoidd.segment.layout import make_layout
+from dinoidd.segment.layout import IMAGES, STAGING, make_layout
 from dinoidd.segment.run_record import NAME, SUCCESS, RunRecord, is_run, new_record
 from dinoidd.storage import StorageOptions, Store, normalise, shown
 
-STAGING = "_staging"
-IMAGES = "images"
 _OUR_MANIFEST = re.compile(r"part-\d{12}\.parquet|manifest\.json")
 _URIS = ("input", "output", "checkpoint", "base")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from dinoidd.config import SegmentConfig
 from dinoidd.data.manifest import FOLDER, read_rows
-from dinoidd.errors import OutageError, OutputError
+from dinoidd.errors import DinoiddError, OutageError, OutputError
 from dinoidd.inference.source import ModelSource
 from dinoidd.log import logger
 from dinoidd.output.schema import images_schema
@@ -41,12 +41,27 @@ class Session:
         """Work until the run is finished, through outages of the store; returns its summary."""
         worked, pace = Tally(), Pace()
         outage = Outage(self.config.outage_patience, self._check_stores)
-        while True:
-            try:
-                self._run(worked, pace, outage)
-                return self._finish(worked, pace)
-            except OutageError as error:
-                outage.wait(error)
+        try:
+            while True:
+                try:
+                    self._run(worked, pace, outage)
+                    return self._finish(worked, pace)
+                except OutageError as error:
+                    outage.wait(error)
+        except BaseException:
+            self._record_unfinished(worked, pace)
+            raise
+
+    def _record_unfinished(self, worked: Tally, pace: Pace) -> None:
+        """What this session took is told too, where it worked and the store can be asked."""
+        if not worked.images:
+            return
+        try:
+            self._check_alone()
+            session = {"unfinished": True} | self._session(worked, pace)
+            write_record(self.output, self.record.with_session(session))
+        except DinoiddError:  # it ends by another error already
+            logger.debug("the session is not in run.json", exc_info=True)
 
     def _check_stores(self) -> None:
         """Raise OutageError where input or output are out."""
@@ -132,21 +147,22 @@ class Session:
             )
         if worked.images or not record.finished:
             summary = summarise(tally, worked.seconds, record.table, pace)
-            record = record.with_session(
-                {
-                    "rows_before": record.layout.rows - worked.images,
-                    "device": self.placement.device,
-                    "actors": self.placement.actors,
-                    "accelerator_type": self.placement.accelerator_type,
-                    "stage_seconds": worked.seconds,
-                }
-                | pace.to_dict()
-            )
+            before = {"rows_before": record.layout.rows - worked.images}
+            record = record.with_session(before | self._session(worked, pace))
             record = record.with_result(tally, summary)
         write_record(self.output, record)
         self.output.child(STAGING).remove_all()
         self.output.write_bytes(SUCCESS, f"{record.run_id}\n".encode())
         return record.summary
+
+    def _session(self, worked: Tally, pace: Pace) -> dict[str, Any]:
+        """What the work took, as run.json tells it."""
+        return {
+            "device": self.placement.device,
+            "actors": self.placement.actors,
+            "accelerator_type": self.placement.accelerator_type,
+            "stage_seconds": worked.seconds,
+        } | pace.to_dict()
 
     def _check_alone(self) -> None:
         """Notice a session that took over, or threw this run away and began another."""

@@ -5,11 +5,20 @@ The texts of the libraries' own errors are not passed on: they may quote signed 
 
 import errno
 import os
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from dinoidd.errors import DinoiddError, OutageError, StorageError
-from dinoidd.storage.uri import StorageOptions, printable, scheme_of, shown, split_s3
+from dinoidd.storage.backend import forget
+from dinoidd.storage.uri import (
+    StorageOptions,
+    endpoint_of,
+    printable,
+    scheme_of,
+    shown,
+    split_s3,
+)
 
 _WRONG_KEY = "the store does not know the access key: check AWS_ACCESS_KEY_ID or AWS_PROFILE"
 _WRONG_SECRET = (
@@ -22,7 +31,7 @@ _NO_CREDENTIALS = (
 )
 _DENIED = "access is denied: these credentials have no permission for it"
 _REGION = "the bucket is in another region: set AWS_DEFAULT_REGION"
-_CLOCK = "the store refuses the request's time: set this machine's clock"
+_CLOCK = f"the store refuses the request's time: set the clock of {platform.node()}"
 _BUSY = "the store is overloaded or failing ({code})"
 _FULL = "no room is left on the device: free some, and run the same command again"
 
@@ -73,6 +82,8 @@ def told(uri: str, options: StorageOptions, doing: str = "read") -> Iterator[Non
         raise
     except Exception as error:
         kind, reason = explain(error, uri, options)
+        if kind == "credentials":
+            forget()  # the next to ask reads them again: they may be new
         what = OutageError if kind in _OUTAGES else StorageError
         raise what(kind, f"{printable(shown(uri))} cannot be {doing}: {reason}") from error
 
@@ -180,9 +191,3 @@ def _server(uri: str, options: StorageOptions) -> str:
         endpoint = endpoint_of(options)
         return f"the S3 server {shown(endpoint)}" if endpoint else "the S3 service"
     return "the server"
-
-
-def endpoint_of(options: StorageOptions) -> str | None:
-    """The S3 endpoint in force: the option, or AWS' own environment variables."""
-    environment = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    return options.endpoint_url or environment or None

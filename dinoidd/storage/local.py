@@ -27,7 +27,9 @@ class LocalFiles:
             status = Path(uri).stat()
         except (FileNotFoundError, NotADirectoryError):
             return None
-        return None if stat.S_ISDIR(status.st_mode) else ObjectInfo(uri=uri, size=status.st_size)
+        if stat.S_ISDIR(status.st_mode):
+            return None
+        return ObjectInfo(uri=uri, size=status.st_size, modified=status.st_mtime)
 
     def is_folder(self, uri: str) -> bool:
         """Whether there is such a folder."""
@@ -53,7 +55,7 @@ class LocalFiles:
         """The file, opened to be read piece by piece."""
         return Path(uri).open("rb")
 
-    def write(self, uri: str, data: bytes) -> None:
+    def write(self, uri: str, data: bytes, seconds: float | None = None) -> None:
         """Write beside the final name, then rename: a reader sees all of it or nothing."""
         with _Replacing(uri) as file:
             file.write(data)
@@ -124,10 +126,10 @@ def _is_dir(entry: os.DirEntry[str]) -> bool:
 def _listed(path: str) -> ObjectInfo:
     """A file as the listing shows it; one whose link leads nowhere is told when it is read."""
     try:
-        size: int | None = Path(path).stat().st_size
+        status = Path(path).stat()
     except OSError:
-        size = None
-    return ObjectInfo(uri=path, size=size)
+        return ObjectInfo(uri=path, size=None)
+    return ObjectInfo(uri=path, size=status.st_size, modified=status.st_mtime)
 
 
 class _Replacing:

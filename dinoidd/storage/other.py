@@ -1,4 +1,4 @@
-"""Any other fsspec URL: gs://, az://, http(s):// to read from, memory:// in tests."""
+"""Any other fsspec URL: gs://, az://, memory:// in tests."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,17 +12,13 @@ from dinoidd.storage.arrow import arrow_filesystem
 from dinoidd.storage.limits import refuse_changed, refuse_over
 from dinoidd.storage.uri import ObjectInfo, shown
 
-CONNECT_TIMEOUT_S = 5
-READ_TIMEOUT_S = 20
-TOTAL_TIMEOUT_S = 180  # of one request, however slowly bytes trickle in
-
 
 class FsspecFiles:
     """Objects behind one fsspec protocol."""
 
-    def __init__(self, scheme: str) -> None:
+    def __init__(self, scheme: str, **settings: Any) -> None:
         self.scheme = scheme
-        self.fs = _filesystem(scheme)
+        self.fs = _filesystem(scheme, settings)
 
     def info(self, uri: str) -> ObjectInfo | None:
         """Size and ETag of an object, or None where there is none."""
@@ -43,32 +39,21 @@ class FsspecFiles:
         indexed: ObjectInfo | None = None,
         seconds: float | None = None,
     ) -> bytes:
-        """The whole object; where its size is not known before, reading stops past the limit."""
+        """The whole object; its size is looked at before."""
         path = self._path(uri)
-        data = self._body(uri, path, max_bytes, indexed)
+        if max_bytes is not None:
+            size = self.fs.info(path).get("size")
+            refuse_changed(shown(uri), indexed, size)
+            refuse_over(shown(uri), size, max_bytes)
+        data = self.fs.cat_file(path)
         refuse_changed(shown(uri), indexed, len(data))
-        return data
-
-    def _body(
-        self, uri: str, path: str, max_bytes: int | None, indexed: ObjectInfo | None
-    ) -> bytes:
-        if max_bytes is None:
-            return self.fs.cat_file(path)
-        size = self.fs.info(path).get("size")
-        refuse_changed(shown(uri), indexed, size)
-        refuse_over(shown(uri), size, max_bytes)
-        if size is not None:
-            return self.fs.cat_file(path)
-        with self.fs.open(path, "rb", block_size=0) as file:
-            data = file.read(max_bytes + 1)
-        refuse_over(shown(uri), len(data), max_bytes)
         return data
 
     def open(self, uri: str) -> BinaryIO:
         """The object as a file."""
         return self.fs.open(self._path(uri), "rb")
 
-    def write(self, uri: str, data: bytes) -> None:
+    def write(self, uri: str, data: bytes, seconds: float | None = None) -> None:
         """One upload."""
         self._make_parent(uri)
         self.fs.pipe_file(self._path(uri), data)
@@ -128,18 +113,11 @@ class FsspecFiles:
         return ObjectInfo(uri=name, size=entry.get("size"), etag=etag)
 
 
-def _filesystem(scheme: str) -> Any:
-    """The file system of a scheme, with time-outs where they are ours to set."""
-    settings: dict[str, Any] = {"skip_instance_cache": True, "use_listings_cache": False}
-    if scheme in ("http", "https"):
-        import aiohttp
-
-        timeout = aiohttp.ClientTimeout(
-            total=TOTAL_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S, sock_read=READ_TIMEOUT_S
-        )
-        settings["client_kwargs"] = {"timeout": timeout}
+def _filesystem(scheme: str, settings: dict[str, Any]) -> Any:
+    """The file system of a scheme, without any cache."""
+    fresh = {"skip_instance_cache": True, "use_listings_cache": False}
     try:
-        return fsspec.filesystem(scheme, **settings)
+        return fsspec.filesystem(scheme, **fresh, **settings)
     except ValueError as error:
         raise StorageError("unreadable", f"{scheme}:// is no known kind of address") from error
     except ImportError as error:

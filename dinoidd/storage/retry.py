@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from dinoidd.errors import OutageError
-from dinoidd.storage.backend import forget
 
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 20.0
@@ -22,6 +21,7 @@ class Patience:
     seconds: float  # for all attempts and the waits between them
 
 
+ONCE = Patience(attempts=1, seconds=20)  # there is another occasion soon
 BRISK = Patience(attempts=3, seconds=60)  # a person waits for it
 STEADY = Patience(attempts=8, seconds=180)  # of runs: half a minute of throttling costs no image
 
@@ -30,7 +30,8 @@ def persist(call: Callable[[float], Result], patience: Patience) -> Result:
     """What `call` returns; it is called again while its object is `unreachable`.
 
     The waits double and are drawn at random from zero up ("full jitter"), so that the many who were
-    throttled together do not come back together.
+    throttled together do not come back together. Credentials that are refused are read again, once:
+    those of a profile or a role may have been renewed since this process began.
 
     Args:
         call: gets the seconds that are left.
@@ -38,14 +39,16 @@ def persist(call: Callable[[float], Result], patience: Patience) -> Result:
     Raises:
         OutageError: the last one, with how often and how long it was tried.
     """
-    started = time.monotonic()
+    started, renewed = time.monotonic(), False
     for attempt in range(1, patience.attempts + 1):
         try:
             return call(max(0.0, started + patience.seconds - time.monotonic()))
         except OutageError as error:
             if error.kind == "credentials":
-                forget()  # the next to ask reads the credentials again: they may be new
-                raise
+                if renewed or attempt == patience.attempts:
+                    raise
+                renewed = True
+                continue
             wait = random.uniform(0, min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** (attempt - 1)))
             spent = time.monotonic() - started
             if attempt == patience.attempts or spent + wait >= patience.seconds:

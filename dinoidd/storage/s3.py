@@ -5,7 +5,8 @@ objects are asked for by bucket and key. One GET reads one image, without a HEAD
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,12 +16,13 @@ import pyarrow.fs
 
 from dinoidd.errors import OutageError, OutputError, StorageError
 from dinoidd.storage.arrow import arrow_filesystem
-from dinoidd.storage.failure import endpoint_of
 from dinoidd.storage.limits import refuse_changed, refuse_over
-from dinoidd.storage.uri import ObjectInfo, StorageOptions, printable, split_s3
+from dinoidd.storage.uri import ObjectInfo, StorageOptions, endpoint_of, printable, split_s3
 
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 20
+UPLOAD_TIMEOUT_S = 60  # of a whole file, and
+SLOWEST_UPLOAD = 1 << 19  # bytes a second
 ATTEMPTS = 3
 CONNECTIONS = 64  # a worker's fetch threads share them
 KEYS_PER_REQUEST = 1000  # as many as S3 lists or removes at once
@@ -90,22 +92,18 @@ class S3Files:
         seconds: float | None,
     ) -> bytes:
         bucket, key = split_s3(uri)
-        try:
-            async with asyncio.timeout(seconds) as limit:
-                client = await self._client(bucket)
-                answer = await client.get_object(Bucket=bucket, Key=key)
-                try:
-                    size = answer["ContentLength"]
-                    refuse_changed(uri, indexed, size, _etag(answer))
-                    refuse_over(uri, size, max_bytes)
-                    return await answer["Body"].read()
-                finally:
-                    answer["Body"].close()
-        except TimeoutError as error:
-            if limit.expired():
-                what = f"{uri} cannot be read: it did not arrive within {seconds:.0f} s"
-                raise OutageError("unreachable", printable(what)) from error
-            raise
+        async with _within(seconds, uri, "read"):
+            client = await self._client(bucket)
+            answer = await client.get_object(Bucket=bucket, Key=key)
+            try:
+                size = answer.get("ContentLength")  # a proxy may leave it out
+                refuse_changed(uri, indexed, size, _etag(answer))
+                refuse_over(uri, size, max_bytes)
+                data = await answer["Body"].read()
+            finally:
+                answer["Body"].close()
+        refuse_changed(uri, indexed, len(data))
+        return data
 
     async def _client(self, bucket: str) -> Any:
         await self.single.set_session()
@@ -124,18 +122,24 @@ class S3Files:
             self.info(f"s3://{path.removeprefix('s3://')}")  # says why, which the HEAD did not
             raise
 
-    def write(self, uri: str, data: bytes) -> None:
+    def write(self, uri: str, data: bytes, seconds: float | None = None) -> None:
         """One PUT: the object appears whole or not at all."""
-        fsspec.asyn.sync(self.single.loop, self._write, uri, data)
+        fsspec.asyn.sync(self.single.loop, self._write, uri, data, seconds)
 
-    async def _write(self, uri: str, data: bytes) -> None:
+    async def _write(self, uri: str, data: bytes, seconds: float | None) -> None:
         bucket, key = split_s3(uri)
-        client = await self._client(bucket)
-        await client.put_object(Bucket=bucket, Key=key, Body=data)
+        async with _within(seconds, uri, "written"):
+            client = await self._client(bucket)
+            await client.put_object(Bucket=bucket, Key=key, Body=data)
 
     def upload(self, local: Path, uri: str) -> None:
         """One PUT, or a multipart upload that is completed at its end or aborted."""
-        self.fs.put_file(str(local), _plain(uri))
+        fsspec.asyn.sync(self.fs.loop, self._upload, local, uri)
+
+    async def _upload(self, local: Path, uri: str) -> None:
+        seconds = UPLOAD_TIMEOUT_S + local.stat().st_size / SLOWEST_UPLOAD
+        async with _within(seconds, uri, "written"):
+            await self.fs._put_file(str(local), _plain(uri))
 
     def names(self, uri: str) -> list[str]:
         """Objects directly under the prefix, sorted, without hidden ones."""
@@ -212,9 +216,24 @@ class S3Files:
         return arrow_filesystem(self.fs, self._opened), plain
 
 
+@asynccontextmanager
+async def _within(seconds: float | None, uri: str, done: str) -> AsyncIterator[None]:
+    """Raise OutageError where it takes longer: bytes may trickle, and a stalled upload has no other
+    time-out."""
+    try:
+        async with asyncio.timeout(seconds) as limit:
+            yield
+    except TimeoutError as error:
+        if not limit.expired():
+            raise
+        what = f"{uri} cannot be {done}: it takes more than {seconds:.0f} s"
+        raise OutageError("unreachable", printable(what)) from error
+
+
 def _object(bucket: str, entry: dict[str, Any]) -> ObjectInfo:
     uri = f"s3://{bucket}/{entry['Key']}"
-    return ObjectInfo(uri=uri, size=entry["Size"], etag=_etag(entry))
+    modified = entry["LastModified"].timestamp()
+    return ObjectInfo(uri=uri, size=entry["Size"], etag=_etag(entry), modified=modified)
 
 
 def _etag(answer: dict[str, Any]) -> str | None:

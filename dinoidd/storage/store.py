@@ -11,7 +11,7 @@ import pyarrow.fs
 from dinoidd.errors import OutputError, StorageError
 from dinoidd.storage.backend import Backend, backend_of
 from dinoidd.storage.failure import told
-from dinoidd.storage.retry import BRISK, STEADY, persist
+from dinoidd.storage.retry import BRISK, STEADY, Patience, persist
 from dinoidd.storage.uri import DEFAULT_OPTIONS, ObjectInfo, StorageOptions, normalise
 
 # One fixed name, so that a store which lets us write but not remove keeps at most one of them.
@@ -46,9 +46,9 @@ class Store:
         """A whole file."""
         uri = self.uri_of(name)
 
-        def read(_: float) -> bytes:
+        def read(seconds: float) -> bytes:
             with told(uri, self.options):
-                return self._backend.read(uri)
+                return self._backend.read(uri, seconds=seconds)
 
         return persist(read, BRISK)
 
@@ -59,23 +59,25 @@ class Store:
         with told(uri, self.options), self._backend.open(uri) as file:
             yield file
 
-    def write_bytes(self, name: str, data: bytes) -> None:
-        """Write or replace a file; readers see the old or the new one, never a part."""
-        self._write(name, lambda uri: self._backend.write(uri, data))
+    def write_bytes(self, name: str, data: bytes, patience: Patience = STEADY) -> None:
+        """Write or replace a file; readers see the old or the new one, never a part.
+
+        It tries for minutes, since work that took long is lost with it, unless `patience` is less.
+        """
+        self._write(name, lambda uri, left: self._backend.write(uri, data, left), patience)
 
     def upload(self, local: Path, name: str) -> None:
         """Copy a local file here, of any size, as whole as `write_bytes` does."""
-        self._write(name, lambda uri: self._backend.upload(local, uri))
+        self._write(name, lambda uri, _: self._backend.upload(local, uri), STEADY)
 
-    def _write(self, name: str, write: Callable[[str], None]) -> None:
-        """Patiently, since work that took long is lost with it."""
+    def _write(self, name: str, write: Callable[[str, float], None], patience: Patience) -> None:
         uri = self.uri_of(name)
 
-        def once(_: float) -> None:
+        def once(seconds: float) -> None:
             with told(uri, self.options, "written"):
-                write(uri)
+                write(uri, seconds)
 
-        persist(once, STEADY)
+        persist(once, patience)
 
     def info(self, name: str) -> ObjectInfo | None:
         """What the store knows about a file; None where there is none."""

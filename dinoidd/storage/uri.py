@@ -2,7 +2,7 @@
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -29,6 +29,12 @@ class StorageOptions:
 DEFAULT_OPTIONS = StorageOptions()
 
 
+def endpoint_of(options: StorageOptions) -> str | None:
+    """The S3 endpoint in force: the option, or AWS' own environment variables."""
+    environment = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    return options.endpoint_url or environment or None
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ObjectInfo:
     """One object of a listing."""
@@ -36,6 +42,7 @@ class ObjectInfo:
     uri: str
     size: int | None  # bytes; None where a list of URIs does not say
     etag: str | None = None  # without quotes; None where the store has none
+    modified: float | None = field(default=None, compare=False)  # seconds since 1970, by its clock
 
 
 def scheme_of(uri: str) -> str:

@@ -23,6 +23,7 @@ from dinoidd.segment import cluster
 from dinoidd.segment.chunk_file import read_footer
 from dinoidd.segment.layout import Layout
 from dinoidd.segment.lock import Lock, exclusive
+from dinoidd.segment.output_file import is_there
 from dinoidd.segment.preparation import IMAGES
 from dinoidd.segment.run_record import SUCCESS, RunRecord, now, write_record
 from dinoidd.segment.summary import outcome, size_text
@@ -33,7 +34,7 @@ from dinoidd.upkeep.finished import (
     refuse_unfinished,
     tally_of,
 )
-from dinoidd.upkeep.rewrite import is_there, rewrite, row_groups
+from dinoidd.upkeep.rewrite import rewrite, row_groups
 from dinoidd.upkeep.tasks import run_tasks
 
 FILE_SIZE = 256_000_000
@@ -85,7 +86,7 @@ def compact(
         raise ConfigError(f"--file-size {file_size}: at least 1 byte is needed")
     output = Store.open(uri, storage)
     known_run(output)
-    with exclusive(output, "compact") as lock:
+    with terminated_as_interrupted(), exclusive(output, "compact") as lock:
         record = known_run(output)
         journal = Journal.read(output)
         if journal is not None and journal.run_id == record.run_id:

@@ -56,6 +56,7 @@ class RetryRequest:
     storage: StorageOptions = DEFAULT_OPTIONS
     device: str = "auto"
     address: str | None = None
+    accelerator_type: str | None = None  # of the model's nodes, as Ray names it
     restart: bool = False  # throw an unfinished retry away
 
     def state(self) -> dict[str, Any]:
@@ -85,12 +86,18 @@ def retry(request: RetryRequest) -> Retried:
     config = _config(record, request, output)
     source = source_of(config, request.storage)
     _check_model(record, config, source, output)
-    with exclusive(output, "retry") as lock:
+    with terminated_as_interrupted(), exclusive(output, "retry") as lock:
         refuse_unfinished(output)
         record, folder = known_run(output), output.child(RETRY)
         if not _prepare(request, record, output, folder):
             return Retried()
-        segment(config, device=request.device, address=request.address, source=source)
+        segment(
+            config,
+            device=request.device,
+            address=request.address,
+            accelerator_type=request.accelerator_type,
+            source=source,
+        )
         cluster.connect(request.address)
         with terminated_as_interrupted():
             return _replace(request, record, output, folder, lock)

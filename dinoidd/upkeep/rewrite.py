@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dinoidd.output.schema import METADATA_RUN_ID, ROWS_PER_GROUP
-from dinoidd.segment.chunk_file import RowWriter, read_footer
+from dinoidd.output.schema import ROWS_PER_GROUP
+from dinoidd.segment.chunk_file import RowWriter
 from dinoidd.segment.tally import Tally
 from dinoidd.storage import Store
 from dinoidd.upkeep.recount import recount
@@ -68,9 +68,3 @@ def regrouped(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
             waiting = [joined.slice(whole)]
     if sum(map(len, waiting)):
         yield pa.concat_tables(waiting)
-
-
-def is_there(images: Store, name: str, schema: pa.Schema) -> bool:
-    """Whether a whole file of the schema's run has that name."""
-    run_id = schema.metadata[METADATA_RUN_ID].decode()
-    return images.exists(name) and read_footer(images, name)[0] == run_id
