@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import signal
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -45,6 +46,13 @@ class S3:
         name = f"test-{next(_numbers)}-{uuid.uuid4().hex[:8]}"
         self.client().create_bucket(Bucket=name)
         return name
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c() -> None:
+    """A shell starts jobs in its background deaf to Ctrl-C; the tests send it, and expect it heard."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

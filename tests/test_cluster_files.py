@@ -25,7 +25,7 @@ ACTIONS = {
     "list_multipart_uploads": {"s3:ListBucketMultipartUploads"},
     "abort_multipart_upload": {"s3:AbortMultipartUpload"},
     "open": {"s3:GetObject", "s3:ListBucket"},  # HEAD is GetObject; a listing where that is refused
-    "put_file": {"s3:PutObject", "s3:AbortMultipartUpload"},
+    "_put_file": {"s3:PutObject", "s3:AbortMultipartUpload"},
     "FSSpecHandler": {"s3:GetObject", "s3:PutObject", "s3:ListBucket", "s3:AbortMultipartUpload"},
 }
 NO_REQUEST = {"set_session", "get_s3", "PyFileSystem"}

@@ -179,7 +179,8 @@ models.meta_segmenter(models.preset("vit7b16"))
 model = models.random_segmenter(models.preset("tiny"))
 with torch.no_grad():
     (output,) = model(torch.zeros(1, 3, 64, 64))
-from dinoidd.models.semantic import certainty, class_scores, resized_argmax
+from dinoidd.models.argmax import resized_argmax
+from dinoidd.models.semantic import certainty, class_scores
 scores = class_scores(output.class_logits[0], output.mask_logits[0], (64, 64))
 assert resized_argmax(scores, (50, 70)).shape == (50, 70)
 assert certainty(scores).isfinite().all()

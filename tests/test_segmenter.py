@@ -24,7 +24,8 @@ from dinoidd.errors import (
     OutputError,
     StorageError,
 )
-from dinoidd.models.semantic import argmax_classes, class_scores, resized_argmax
+from dinoidd.models.argmax import argmax_classes, resized_argmax
+from dinoidd.models.semantic import class_scores
 from dinoidd.output.mask import decode_mask, open_mask
 from dinoidd.prediction import inputs
 from dinoidd.prediction.probabilities import resized_probabilities

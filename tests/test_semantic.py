@@ -7,7 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dinoidd.models.semantic import argmax_classes, certainty, class_scores, resized_argmax
+from dinoidd.models import argmax
+from dinoidd.models.argmax import argmax_classes, resized_argmax
+from dinoidd.models.semantic import certainty, class_scores
 
 SIZES = [(64, 96), (128, 192), (100, 150), (37, 211), (7, 5), (1, 1), (63, 95), (480, 640)]
 
@@ -94,10 +96,51 @@ def test_resized_argmax__as_interpolate_and_argmax(size: tuple[int, int]) -> Non
 def test_resized_argmax__in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     scores = random_scores(4, 16, 16)
     whole = resized_argmax(scores, (67, 45))
-    monkeypatch.setattr("dinoidd.models.semantic._CHUNK_PIXELS", 100)
+    monkeypatch.setattr("dinoidd.models.argmax._CHUNK_PIXELS", 100)
     assert torch.equal(resized_argmax(scores, (67, 45)), whole)
-    monkeypatch.setattr("dinoidd.models.semantic._CHUNK_PIXELS", 1)
+    monkeypatch.setattr("dinoidd.models.argmax._CHUNK_PIXELS", 1)
     assert torch.equal(resized_argmax(scores, (67, 45)), whole)
+
+
+def patches(classes: int, size: tuple[int, int]) -> Tensor:
+    """Scores that are highest in patches, as those of a street are."""
+    coarse = random_scores(classes, 6, 6)[None]
+    return F.interpolate(coarse, size, mode="bicubic", align_corners=False)[0].sigmoid()
+
+
+@pytest.mark.parametrize("size", [(270, 480), (64, 97), (31, 40), (1, 1), (400, 20)])
+def test_resized_argmax__at_borders_alone(
+    size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = patches(26, (64, 96))
+    found = resized_argmax(scores, size)
+    monkeypatch.setattr("dinoidd.models.argmax._CHUNK_PIXELS", 400)
+    assert torch.equal(resized_argmax(scores, size), found)
+    monkeypatch.setattr("dinoidd.models.argmax._DENSE_SHARE", -1)
+    assert torch.equal(resized_argmax(scores, size), found)
+
+
+def test_resized_argmax__computes_few_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    computed = argmax._Bilinear.some_pixels
+
+    def counting(resize: argmax._Bilinear, pixels_N: Tensor) -> Tensor:
+        asked.append(len(pixels_N))
+        return computed(resize, pixels_N)
+
+    monkeypatch.setattr(argmax._Bilinear, "some_pixels", counting)
+    resized_argmax(patches(26, (128, 128)), (500, 700))
+    assert 0 < sum(asked) < 0.3 * 500 * 700
+
+
+@pytest.mark.parametrize("share", [-1.0, 1.0])
+def test_resized_argmax__nan_is_no_class(share: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dinoidd.models.argmax._DENSE_SHARE", share)
+    scores = patches(5, (32, 32))
+    scores[2, 10, 20] = math.nan
+    found = resized_argmax(scores, (64, 64))
+    assert found[21, 41] == 5  # its own pixels and those that mix it in
+    assert (found == 5).sum() == 16
 
 
 @pytest.mark.parametrize("shape", [(2, 5, 7), (26, 11, 13), (5, 130, 70)])

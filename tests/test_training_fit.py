@@ -24,8 +24,9 @@ from training_runs import (
 
 from dinoidd.errors import TrainingError
 from dinoidd.models import preset, random_segmenter
+from dinoidd.models.argmax import argmax_classes
 from dinoidd.models.config import resized
-from dinoidd.models.semantic import argmax_classes, class_scores
+from dinoidd.models.semantic import class_scores
 from dinoidd.training.config import LossConfig, OptimizerConfig, TrainConfig
 from dinoidd.training.memory import out_of_memory_told
 from dinoidd.training.observe import observe

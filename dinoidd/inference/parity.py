@@ -17,8 +17,9 @@ from dinoidd.checkpoint.load import load_published
 from dinoidd.checkpoint.tensor_file import TensorFile
 from dinoidd.errors import CheckpointError
 from dinoidd.models import AdapterConfig, BackboneConfig, DecoderConfig, Segmenter, SegmenterConfig
+from dinoidd.models.argmax import resized_argmax
 from dinoidd.models.query_decoder import QueryOutput
-from dinoidd.models.semantic import class_scores, resized_argmax
+from dinoidd.models.semantic import class_scores
 
 # Rounding may flip the class of a pixel where two classes tie.
 _EQUAL_PIXELS = 0.999

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from dinoidd.models import Segmenter
+from dinoidd.models.argmax import resized_argmax
 from dinoidd.models.pixels import PixelNorm
-from dinoidd.models.semantic import Certainty, certainty, class_scores, resized_argmax
+from dinoidd.models.semantic import Certainty, certainty, class_scores
 
 Size = tuple[int, int]  # rows, columns
 

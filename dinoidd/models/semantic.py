@@ -12,8 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Pixels whose K scores are held at once at the original size: 26 classes take 13 MB.
-_CHUNK_PIXELS = 1 << 17
 _LEAST_SCORE = 1e-30  # less is none: near the end of float32's range
 
 
@@ -39,51 +37,6 @@ def class_scores(logits_QK1: Tensor, masks_Qhw: Tensor, size: tuple[int, int]) -
 
 def _resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(maps[None], size=size, mode="bilinear", align_corners=False)[0]
-
-
-def argmax_classes(scores: Tensor) -> Tensor:
-    """The class of the highest score along the first axis, as uint8; the first one of equals.
-
-    Several times as fast as `argmax` on the CPU, which is not vectorised along that axis.
-    NaN scores give K, which is no class.
-    """
-    K = scores.shape[0]
-    rank = torch.arange(K, 0, -1, dtype=torch.uint8, device=scores.device)
-    is_best = scores == scores.amax(0)
-    return K - (is_best * rank.view(K, *[1] * (scores.ndim - 1))).amax(0)
-
-
-def resized_argmax(scores_KHW: Tensor, size: tuple[int, int]) -> Tensor:
-    """Class ids [*size] uint8 of scores resized bilinearly, without holding all of them resized.
-
-    Columns are resized first, then rows in chunks: bilinear resizing is separable.
-    """
-    if scores_KHW.shape[1:] == size:
-        return argmax_classes(scores_KHW)
-    rows, (height, width) = scores_KHW.shape[1], size
-    wide = _resize(scores_KHW, (rows, width))
-    above, below, weight = _row_neighbours(rows, height, scores_KHW.device)
-    step = max(1, _CHUNK_PIXELS // width)
-    chunks = [
-        argmax_classes(
-            torch.lerp(
-                wide[:, above[start : start + step]],
-                wide[:, below[start : start + step]],
-                weight[start : start + step, None],
-            )
-        )
-        for start in range(0, height, step)
-    ]
-    return torch.cat(chunks)
-
-
-def _row_neighbours(rows: int, height: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """For each of `height` rows: the two source rows and the weight of the second."""
-    centres = (torch.arange(height, device=device, dtype=torch.float32) + 0.5) * (rows / height)
-    source = (centres - 0.5).clamp(min=0)
-    above = source.long().clamp(max=rows - 1)
-    below = (above + 1).clamp(max=rows - 1)
-    return above, below, source - above
 
 
 def certainty(scores_KHW: Tensor) -> Tensor:

@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dinoidd.inference.predictor import Prediction, Predictor, Size
-from dinoidd.models.semantic import Certainty, certainty, class_scores, resized_argmax
+from dinoidd.models.argmax import resized_argmax
+from dinoidd.models.semantic import Certainty, certainty, class_scores
 
 _LEAST = 1e-30  # of a score, so that a pixel that no query claims has equal shares, not 0/0
 

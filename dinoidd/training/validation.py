@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from dinoidd.metrics import confusion_matrix, iou, mean_of_present, pixel_accuracy, tally
-from dinoidd.models.semantic import argmax_classes, class_scores
+from dinoidd.models.argmax import argmax_classes
+from dinoidd.models.semantic import class_scores
 from dinoidd.training.batch import ImageBatch
 from dinoidd.training.observation import Observation
 from dinoidd.training.records import Picture
