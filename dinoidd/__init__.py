@@ -1,16 +1,17 @@
 """dinoidd: DINOv3 segmentation of street images, from a bucket to Parquet, on Ray.
 
-`from dinoidd import Segmenter` segments images in Python. It is imported when it is asked for, so that
-`dinoidd.models` needs nothing but torch.
+`from dinoidd import Segmenter` segments images in Python; `Windows` are how it may look at them. They are
+imported when they are asked for, so that `dinoidd.models` needs nothing but torch.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dinoidd.config import Windows
     from dinoidd.segmenter import Segmenter
 
 __version__ = "0.1.0"
-__all__ = ["Segmenter", "__version__"]
+__all__ = ["Segmenter", "Windows", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
@@ -18,6 +19,10 @@ def __getattr__(name: str) -> Any:
         from dinoidd.segmenter import Segmenter
 
         return Segmenter
+    if name == "Windows":
+        from dinoidd.config import Windows
+
+        return Windows
     raise AttributeError(f"module 'dinoidd' has no attribute {name!r}")
 
 

@@ -1,11 +1,58 @@
 """The configuration of a segmentation run: validated once, all mistakes told together."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from dinoidd.errors import ConfigError
 
 DTYPES = ("auto", "float32", "bfloat16")
+BLENDS = ("mean", "hann")
+TTA_SCALES = (0.9, 0.95, 1.0, 1.05, 1.1)  # of the short side, in DINOv3's evaluation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Windows:
+    """Sliding-window inference. Windows, stride and scales are those of DINOv3's evaluation on ADE20K
+    (arXiv 2508.10104)."""
+
+    size: int = 896  # pixels of a window's side; the network sees it padded to a multiple of 32
+    stride: int = 596  # pixels from window to window
+    short_side: int | None = 896  # what the image's short side is resized to; None: as it is
+    blend: str = "mean"  # of overlapping windows; hann: their middles weigh more
+    scales: tuple[float, ...] = (1.0,)  # of the short side; more than one are averaged
+    flip: bool = False  # average with the answer for the mirrored image
+
+    def __post_init__(self) -> None:
+        if problems := list(self._problems()):
+            raise ConfigError("; ".join(problems))
+
+    @property
+    def augmented(self) -> bool:
+        """Whether an image is seen in more than one way (test-time augmentation)."""
+        return self.flip or len(self.scales) > 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it; `from_dict` is the way back."""
+        return asdict(self) | {"scales": list(self.scales)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any] | None) -> "Windows | None":
+        if values is None:
+            return None
+        return cls(**values | {"scales": tuple(values["scales"])})
+
+    def _problems(self) -> Iterator[str]:
+        if self.size < 32:
+            yield f"--window {self.size}: at least 32 pixels are needed"
+        if not 1 <= self.stride <= self.size:
+            yield f"--stride {self.stride}: from 1 to the window's {self.size}, or pixels are left out"
+        if self.short_side is not None and self.short_side < 1:
+            yield f"--short-side {self.short_side}: at least 1 pixel is needed"
+        if self.blend not in BLENDS:
+            yield f"--blend {self.blend}: there are {', '.join(BLENDS)}"
+        if not self.scales or not all(0.1 <= scale <= 10 for scale in self.scales):
+            yield f"--tta {','.join(map(str, self.scales))}: scales from 0.1 to 10 are needed"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +71,7 @@ class SegmentConfig:
     classes: str | None = None  # class table of a preset; None: idd
     seed: int = 0  # of a preset's random weights
     image_size: int | None = None  # pixels of the model's square; None: the model's own
+    windows: Windows | None = None  # None: the whole image, as one square
     dtype: str = "auto"  # auto: bfloat16 on GPUs, float32 on CPUs
     batch_size: int = 8  # images a forward
     actors: int | None = (
@@ -56,6 +104,8 @@ class SegmentConfig:
             yield f"--dtype {self.dtype}: there are {', '.join(DTYPES)}"
         if self.image_size is not None and (self.image_size < 32 or self.image_size % 32):
             yield f"--image-size {self.image_size}: a positive multiple of 32 is needed"
+        if self.image_size is not None and self.windows is not None:
+            yield f"--image-size {self.image_size} is of whole images: leave it out with --window"
         if not self.outage_patience >= 0:
             yield f"--outage-patience {self.outage_patience}: seconds, 0 or more, are needed"
         if not self.image_timeout > 0:

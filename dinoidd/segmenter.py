@@ -9,10 +9,12 @@ import torch
 
 from dinoidd.ahead import batches
 from dinoidd.classes import ClassTable
-from dinoidd.config import SegmentConfig
+from dinoidd.config import SegmentConfig, Windows
 from dinoidd.errors import ConfigError, DinoiddError, ImageError
-from dinoidd.inference.predictor import Prediction, Predictor, pick_device
+from dinoidd.inference.predictor import Frames, Images, Prediction, Size, pick_device
+from dinoidd.inference.scorer import make_scorer
 from dinoidd.inference.source import ModelSource
+from dinoidd.inference.windows import Framing
 from dinoidd.prediction.inputs import ImageLike, InputImage, read_image
 from dinoidd.prediction.probabilities import predict_with_probabilities
 from dinoidd.prediction.segmentation import Segmentation
@@ -40,6 +42,7 @@ class Segmenter:
         *,
         device: str = "auto",
         image_size: int | None = None,
+        windows: Windows | None = None,
         batch_size: int = 8,
         max_pixels: int = SegmentConfig.max_pixels,
     ) -> None:
@@ -48,7 +51,8 @@ class Segmenter:
         Args:
             device: "auto" (the GPU where there is one), "cpu", "cuda", "cuda:1", ...
             image_size: side of the square that the model sees, a multiple of 32; None: its own.
-            batch_size: images a forward, of a list.
+            windows: slide these over the image instead; None: the whole image, as one square.
+            batch_size: images a forward, of a list; with windows, windows a forward.
             max_pixels: larger images are refused before they are decoded.
 
         Raises:
@@ -60,11 +64,16 @@ class Segmenter:
         self.image_size = description.config.image_size if image_size is None else image_size
         if self.image_size < 32 or self.image_size % 32:
             raise ConfigError(f"image size {image_size}: a positive multiple of 32 is needed")
+        if image_size is not None and windows is not None:
+            raise ConfigError(
+                f"image size {image_size} is of whole images: leave it out with windows"
+            )
         if batch_size < 1:
             raise ConfigError(f"batch size {batch_size}: at least 1 is needed")
         self.batch_size, self.max_pixels = batch_size, max_pixels
         self._reader = ObjectReader(source.storage)
-        self._predictor = Predictor(source.load(), self.device)
+        self._framing = Framing(image_size=self.image_size, windows=windows)
+        self._predictor = make_scorer(source.load(), self.device, windows, batch_size)
 
     @classmethod
     def load(
@@ -75,6 +84,7 @@ class Segmenter:
         device: str = "auto",
         dtype: str = "auto",
         image_size: int | None = None,
+        windows: Windows | None = None,
         batch_size: int = 8,
         endpoint_url: str | None = None,
     ) -> "Segmenter":
@@ -83,6 +93,7 @@ class Segmenter:
         Args:
             base: of a file of `train`, the file that it was trained on; None: where that was.
             dtype: "float32", "bfloat16", or "auto": bfloat16 on GPUs, float32 on CPUs.
+            windows: slide these over images; None: whole images, each as one square.
             endpoint_url: an S3 server other than AWS.
         """
         source = ModelSource(
@@ -91,7 +102,13 @@ class Segmenter:
             dtype=pick_dtype(dtype, device),
             storage=StorageOptions(endpoint_url=endpoint_url),
         )
-        return cls(source, device=device, image_size=image_size, batch_size=batch_size)
+        return cls(
+            source,
+            device=device,
+            image_size=image_size,
+            windows=windows,
+            batch_size=batch_size,
+        )
 
     @classmethod
     def random(
@@ -153,23 +170,35 @@ class Segmenter:
         """One batch, at most; an image that the model cannot answer for has an error in its place."""
         if not images:
             return []
-        square = (self.image_size, self.image_size)
-        pixels_BHW3 = np.stack([image.decoded.resized(square) for image in images])
-        sizes = [image.decoded.size for image in images]
+        results: dict[int, Segmentation | ImageError] = {}
+        framed: dict[int, Frames] = {}
+        for i, image in enumerate(images):
+            try:
+                framed[i] = self._framing.frames(image.decoded, self.max_pixels)
+            except ImageError as error:
+                results[i] = error
+        if framed:
+            sizes = [images[i].decoded.size for i in framed]
+            batch = self._framing.batch(list(framed.values()))
+            answers = self._answers(batch, sizes, probabilities)
+            for i, answer in zip(framed, answers, strict=True):
+                results[i] = _result(self.class_table, images[i], *answer)
+        return [results[i] for i in range(len(images))]
+
+    def _answers(
+        self, batch: Images, sizes: list[Size], probabilities: bool
+    ) -> list[tuple[Prediction, np.ndarray | None]]:
         try:
             if probabilities:
-                answers = predict_with_probabilities(self._predictor, pixels_BHW3, sizes)
-                return [
-                    _result(self.class_table, i, *a) for i, a in zip(images, answers, strict=True)
-                ]
-            predictions = self._predictor.predict(pixels_BHW3, sizes)
+                return [*predict_with_probabilities(self._predictor, batch, sizes)]
+            return [(answer, None) for answer in self._predictor.predict(batch, sizes)]
         except torch.OutOfMemoryError as error:
-            side = self.image_size
+            windows, side = self._framing.windows, self.image_size
+            what = f"images of {side} x {side}" if windows is None else "images and their windows"
             raise ConfigError(
-                f"{len(images)} images of {side} x {side} do not fit into the GPU's memory: lower the "
-                "batch size or the image size"
+                f"{len(batch)} {what} do not fit into the GPU's memory: lower the batch size or the "
+                f"{'image size' if windows is None else 'short side'}"
             ) from error
-        return [_result(self.class_table, i, p) for i, p in zip(images, predictions, strict=True)]
 
     def _read_named(self, image: ImageLike, unnamed: str) -> InputImage:
         """As `read`; the error's sentence has the file, or `unnamed`, and the kind."""

@@ -48,6 +48,17 @@ def drawn_images(batch: int = 1, height: int = 64, width: int = 96, seed: int = 
     return torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(seed))
 
 
+def varied_model() -> Segmenter:
+    """The small model, made to see several classes in one image."""
+    model = drawn_model().requires_grad_(False)
+    decoder = model.query_decoder
+    decoder.mask_embed.layers[2].weight *= 20
+    decoder.classifier.weight *= 40
+    (output,) = model(drawn_images(height=64, width=64))
+    decoder.classifier.bias -= output.class_logits[0, :, :-1].mean(0)  # no class is every query's
+    return model
+
+
 def published_states(model: Segmenter) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The model's tensors under the published files' names: backbone, head."""
     state = model.state_dict()

@@ -7,29 +7,17 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from small_models import SMALL, drawn_images, drawn_model, small_table
+from small_models import SMALL, drawn_model, small_table, varied_model
 
 from dinoidd.checkpoint.load import cast
 from dinoidd.errors import ClassTableError, ConfigError
 from dinoidd.inference.predictor import Predictor
 from dinoidd.inference.source import ModelSource
-from dinoidd.models import Segmenter
 from dinoidd.models.config import SAT_MEAN, SAT_STD
 from dinoidd.models.semantic import certainty, class_scores
 from dinoidd.segment.stages import _answer
 
 SIZES = [(64, 64), (48, 100), (131, 33), (1, 1), (700, 3)]
-
-
-def varied_model() -> Segmenter:
-    """The small model, made to see several classes in one image."""
-    model = drawn_model().requires_grad_(False)
-    decoder = model.query_decoder
-    decoder.mask_embed.layers[2].weight *= 20
-    decoder.classifier.weight *= 40
-    (output,) = model(drawn_images(height=64, width=64))
-    decoder.classifier.bias -= output.class_logits[0, :, :-1].mean(0)  # no class is every query's
-    return model
 
 
 @pytest.fixture(scope="module")

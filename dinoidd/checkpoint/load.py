@@ -12,10 +12,16 @@ from dinoidd.checkpoint.hugging_face_keys import (
     check_config,
     computed_in_model,
 )
-from dinoidd.checkpoint.published_keys import PublishedBackbone, PublishedHead, is_classifier
+from dinoidd.checkpoint.published_keys import (
+    PublishedBackbone,
+    PublishedHead,
+    has_classes,
+    is_classifier,
+)
 from dinoidd.checkpoint.tensor_file import TensorFile, open_hugging_face
 from dinoidd.errors import CheckpointError
 from dinoidd.models import Segmenter, SegmenterConfig, meta_segmenter, random_segmenter
+from dinoidd.models.linear import LinearHead
 
 _SHOWN = 5
 
@@ -27,7 +33,7 @@ class Source(Protocol):
 def load_published(
     config: SegmenterConfig,
     backbone: Path,
-    head: Path,
+    head: Path | None,
     *,
     dtype: torch.dtype = torch.float32,
     new_classifier: bool = True,
@@ -36,6 +42,7 @@ def load_published(
     """A segmenter from the published backbone (a file or a Hugging Face directory) and head.
 
     Args:
+        head: None: a linear head, drawn from `seed`.
         new_classifier: draw `config.classes` fresh rows from `seed` (the head's no-object row is
             kept); otherwise the head's classifier must have exactly that many.
 
@@ -46,8 +53,10 @@ def load_published(
     wanted = set(model.state_dict())
     backbone_names = {n for n in wanted if n.startswith("backbone.")}
     body = fill(model, backbone_names, *_open_backbone(config, backbone, backbone_names), dtype)
+    if head is None:
+        return assign(model, {**body, **_fresh_head(config, dtype, seed)})
     head_source = PublishedHead(TensorFile(head))
-    fresh = {n for n in wanted if n.startswith("query_decoder.classifier.") and new_classifier}
+    fresh = {n for n in wanted if has_classes(n) and new_classifier}
     names = head_source.names - fresh
     rest = fill(model, wanted - backbone_names - fresh, head_source, names, str(head), dtype)
     state = {**body, **rest, **_fresh_classifier(config, fresh, dtype, seed)}
@@ -149,15 +158,31 @@ def _fresh_classifier(
         return {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        layer = torch.nn.Linear(config.decoder.width, config.classes)
+        layer = _drawn_classifier(config)
     return {n: getattr(layer, n.rsplit(".", 1)[1]).detach().to(dtype) for n in names}
 
 
+def _fresh_head(config: SegmenterConfig, dtype: torch.dtype, seed: int) -> dict[str, Tensor]:
+    assert config.head == "linear", "a Mask2Former head is never drawn beside a read backbone"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        state = LinearHead(config.backbone.embed_dim, config.classes).state_dict()
+    return {
+        f"linear_head.{n}": t.to(dtype) if t.is_floating_point() else t for n, t in state.items()
+    }
+
+
+def _drawn_classifier(config: SegmenterConfig) -> torch.nn.Module:
+    if config.head == "linear":
+        return LinearHead(config.backbone.embed_dim, config.classes).classifier
+    return torch.nn.Linear(config.decoder.width, config.classes)
+
+
 def with_classes(model: Segmenter, classes: int, seed: int) -> Segmenter:
-    """The same network with a new, untrained classifier; its no-object row is kept."""
+    """The same network with a new, untrained classifier; a no-object row is kept."""
     config = replace(model.config, classes=classes)
     state = model.state_dict()
-    names = {n for n in state if n.startswith("query_decoder.classifier.")}
+    names = {n for n in state if has_classes(n)}
     dtype = state[min(names)].dtype
     fresh = _fresh_classifier(config, names, dtype, seed)
     return assign(meta_segmenter(config), {**state, **fresh})

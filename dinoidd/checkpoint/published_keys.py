@@ -13,8 +13,12 @@ _HEAD_PREFIXES = {
     "adapter.": "segmentation_model.0.",
     "pixel_decoder.": "segmentation_model.1.pixel_decoder.",
     "query_decoder.": "segmentation_model.1.predictor.",
+    "linear_head.norm.": "segmentation_model.1.batchnorm_layer.",
+    "linear_head.classifier.": "segmentation_model.1.conv.",
 }
+_CLASSIFIERS = ("query_decoder.classifier.", "linear_head.classifier.")
 _CLASS_EMBED = "segmentation_model.1.predictor.class_embed."
+_QUERY_CLASSES = ("query_decoder.classifier.", "query_decoder.no_object.")
 _BACKBONE = "backbone."
 
 
@@ -25,7 +29,7 @@ def published_name(name: str) -> str:
     """
     if name.startswith(_BACKBONE):
         return name.removeprefix(_BACKBONE)
-    if is_classifier(name):
+    if name.startswith(_QUERY_CLASSES):
         return _CLASS_EMBED + name.rsplit(".", 1)[1]
     for ours, theirs in _HEAD_PREFIXES.items():
         if name.startswith(ours):
@@ -35,7 +39,12 @@ def published_name(name: str) -> str:
 
 def is_classifier(name: str) -> bool:
     """Whether the tensor is of the classifier or of the no-object row."""
-    return name.startswith(("query_decoder.classifier.", "query_decoder.no_object."))
+    return has_classes(name) or name.startswith(_QUERY_CLASSES)
+
+
+def has_classes(name: str) -> bool:
+    """Whether the tensor has a row a class: a table of other classes needs another one."""
+    return name.startswith(_CLASSIFIERS)
 
 
 class PublishedBackbone:

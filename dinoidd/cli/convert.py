@@ -25,10 +25,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="URI",
         help="dinov3_*_pretrain_*.pth, or a Hugging Face directory (path or URL)",
     )
-    parser.add_argument("--head", metavar="URI", help="and dinov3_*_m2f_head-*.pth (path or URL)")
+    parser.add_argument(
+        "--head",
+        metavar="URI",
+        help="and dinov3_*_m2f_head-*.pth (path or URL); a NAME-linear preset needs none",
+    )
     parser.add_argument("--output", required=True, metavar="FILE", help="a .safetensors file")
     parser.add_argument(
-        "--preset", default="vit7b16", metavar="NAME", help="the backbone's size (vit7b16)"
+        "--preset",
+        default="vit7b16",
+        metavar="NAME",
+        help="the backbone's size (vit7b16); NAME-linear: with a linear head",
     )
     parser.add_argument("--classes", default="idd", help="class table (idd)")
     parser.add_argument(
@@ -55,13 +62,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from dinoidd.checkpoint.file import make_folder_of
     from dinoidd.errors import ConfigError
+    from dinoidd.models import preset
 
     output = Path(args.output)
     if output.suffix != ".safetensors":
         raise ConfigError(f"--output {output}: the file's name has to end in .safetensors")
-    published = [args.backbone, args.head]
-    if (args.trained is None) == (None in published) or (args.trained and any(published)):
-        raise ConfigError("give --backbone and --head, or one TRAINED file of `dinoidd train`")
+    linear = preset(args.preset).head == "linear"
+    missing = args.backbone is None or (args.head is None and not linear)
+    if (args.trained is None) == missing or (args.trained and (args.backbone or args.head)):
+        raise ConfigError(
+            "give --backbone and --head, or one TRAINED file of `dinoidd train`; a NAME-linear preset "
+            "needs the backbone alone"
+        )
+    if args.keep_classifier and args.trained is None and args.head is None:
+        raise ConfigError(
+            "--keep-classifier goes with --head: without it there is no classifier yet"
+        )
     if args.base is not None and args.trained is None:
         raise ConfigError(f"--base {args.base} goes with a TRAINED file")
     make_folder_of(output)  # told now, not after minutes of loading
@@ -85,7 +101,7 @@ def _convert_published(args: argparse.Namespace, output: Path) -> int:
     model = load_published(
         config,
         local_model(args.backbone, options),
-        local_checkpoint(args.head, options),
+        None if args.head is None else local_checkpoint(args.head, options),
         dtype=DTYPES[args.dtype or "bfloat16"],
         new_classifier=not args.keep_classifier,
         seed=args.seed,

@@ -5,6 +5,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from dinoidd.cli.options import add_base_option, add_storage_options, storage_options
+from dinoidd.cli.window_options import add_window_options, windows_of
 from dinoidd.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_reading(parser)
     _add_results(parser)
     _add_running(parser)
+    add_window_options(parser)
     add_storage_options(parser)
 
 
@@ -128,7 +130,10 @@ def _predictions(args: argparse.Namespace) -> "tuple[Predictions, ClassTable]":
 
     options = storage_options(args)
     table = load_class_table(args.classes) if args.classes else None
+    windows = windows_of(args)
     if args.checkpoint is None:
+        if windows is not None:
+            raise ConfigError("--window and --tta go with --checkpoint: masks are made already")
         if args.base is not None:
             raise ConfigError(
                 f"--base {args.base} goes with the --checkpoint that was trained on it"
@@ -142,6 +147,7 @@ def _predictions(args: argparse.Namespace) -> "tuple[Predictions, ClassTable]":
         base=args.base,
         device=args.device,
         dtype=args.dtype,
+        windows=windows,
     )
 
 

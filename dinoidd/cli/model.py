@@ -1,15 +1,24 @@
-"""`dinoidd model`: what a preset has and costs, without making it."""
+"""`dinoidd model`: what a preset has and costs, without making it; and a model as one file for others."""
 
 import argparse
 import json
 
+from dinoidd.cli import model_export
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("preset", metavar="PRESET", help="tiny, small, vits16, ..., vit7b16")
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = model_export.EXAMPLES
+    parser.add_argument(
+        "what",
+        metavar="PRESET|export",
+        help="tiny, small, vits16, ..., vit7b16, or with a linear head vits16-linear; or export",
+    )
     parser.add_argument("--classes", default="idd", help="class table (idd)")
-    parser.add_argument("--image-size", type=int, metavar="N", help="pixels (the preset's own)")
+    parser.add_argument("--image-size", type=int, metavar="N", help="pixels (the model's own)")
     add_decoder_options(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
+    model_export.add_arguments(parser)
 
 
 def add_decoder_options(parser: argparse.ArgumentParser) -> None:
@@ -33,13 +42,20 @@ def decoder_sizes(args: argparse.Namespace) -> dict[str, int]:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.what == "export":
+        return model_export.run(args, decoder_sizes(args))
+    model_export.refuse_options(args)
+    return _describe(args)
+
+
+def _describe(args: argparse.Namespace) -> int:
     from dinoidd.classes import load_class_table
     from dinoidd.models import preset
     from dinoidd.models.config import resized
     from dinoidd.models.cost import measure_cost
 
     table = load_class_table(args.classes)
-    config = resized(preset(args.preset), classes=len(table), decoder=decoder_sizes(args))
+    config = resized(preset(args.what), classes=len(table), decoder=decoder_sizes(args))
     cost = measure_cost(config, args.image_size)
     if args.json:
         print(json.dumps(cost.to_dict(), indent=1))

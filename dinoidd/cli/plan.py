@@ -85,6 +85,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _plan_training(args: argparse.Namespace) -> int:
+    from dinoidd.training.linear import for_head
     from dinoidd.training.memory_plan import parse_bytes, plan_memory
     from dinoidd.training.recipes import resolve
 
@@ -103,7 +104,8 @@ def _plan_training(args: argparse.Namespace) -> int:
         workers=args.workers,
         **_device(args.device),
     )
-    plan = plan_memory(_model(config), config)
+    model = _model(config)
+    plan = plan_memory(model, for_head(config, model, config))
     fits = room is None or plan.peak <= room
     if args.json:
         told = {"gpu_memory": room, "fits": fits, "advice": [] if fits else plan.advice()}

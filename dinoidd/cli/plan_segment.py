@@ -10,6 +10,7 @@ from dinoidd.cli.options import (
     add_storage_options,
     storage_options,
 )
+from dinoidd.cli.window_options import add_window_options, windows_of
 from dinoidd.config import DTYPES
 from dinoidd.errors import ConfigError
 
@@ -69,6 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "all of them reach (a temporary folder of this machine)",
     )
     add("--json", action="store_true", help="print JSON")
+    add_window_options(parser)
     add_storage_options(parser)
     add("--address", help="a Ray cluster; without it RAY_ADDRESS, or an embedded Ray")
 
@@ -129,6 +131,7 @@ def _config(args: argparse.Namespace) -> "SegmentConfig":
         where=args.where,
         output=args.scratch or "",
         endpoint_url=args.endpoint_url,
+        windows=windows_of(args),
         **{name: getattr(args, name) for name in _FIELDS},
     )
 

@@ -7,6 +7,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from dinoidd.cli.options import add_base_option, add_storage_options, storage_options
+from dinoidd.cli.window_options import add_window_options, windows_of
 from dinoidd.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -56,10 +57,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     for option, default, text in (
         ("--image-size", None, "pixels of the model's square (the model's own)"),
-        ("--batch-size", 8, "images a forward (8)"),
+        ("--batch-size", 8, "images a forward; with --window, windows (8)"),
         ("--max-pixels", 100_000_000, "larger images are refused (100,000,000)"),
     ):
         parser.add_argument(option, type=int, metavar="N", default=default, help=text)
+    add_window_options(parser)
     add_storage_options(parser)
 
 
@@ -72,6 +74,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(
             f"--output {args.output}: predict writes local folders; `dinoidd segment` writes to buckets"
         )
+    args.windows = windows_of(args)  # told before anything is listed
     output = Path(args.output).expanduser()
     listing = list_arguments(args.images, output, storage_options(args))
     errors = _predict(args, listing, output)
@@ -129,6 +132,7 @@ def _segmenter(args: argparse.Namespace) -> "Segmenter":
         source,
         device=args.device,
         image_size=args.image_size,
+        windows=args.windows,
         batch_size=args.batch_size,
         max_pixels=args.max_pixels,
     )

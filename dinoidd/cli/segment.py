@@ -11,6 +11,7 @@ from dinoidd.cli.options import (
     add_storage_options,
     inputs_of,
 )
+from dinoidd.cli.window_options import add_window_options, windows_of
 from dinoidd.config import DTYPES, SegmentConfig
 
 _DEFAULTS = {f.name: f.default for f in dataclasses.fields(SegmentConfig)}
@@ -33,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="of a preset's random weights (0)"
     )
+    add_window_options(parser)
     _add_speed(parser)
     _add_limits(parser)
     add_storage_options(parser)
@@ -47,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_speed(parser: argparse.ArgumentParser) -> None:
     speed = parser.add_argument_group("speed")
-    _number(speed, "--batch-size", "images a forward")
+    _number(speed, "--batch-size", "images a forward; with --window, windows")
     _number(speed, "--actors", "processes with a model (one a GPU, or one)")
     _number(speed, "--image-size", "pixels of the model's square (the model's own)")
     _number(speed, "--threads", "downloads at a time in one task")
@@ -96,9 +98,9 @@ def run(args: argparse.Namespace) -> int:
     from dinoidd.segment.summary import format_summary
 
     start_logging()
-    inputs = inputs_of(args)
-    fields = {name: getattr(args, name) for name in _DEFAULTS if name not in inputs}
-    config = SegmentConfig(**inputs, **fields)
+    given = {**inputs_of(args), "windows": windows_of(args)}
+    fields = {name: getattr(args, name) for name in _DEFAULTS if name not in given}
+    config = SegmentConfig(**given, **fields)
     result = segment(
         config,
         device=args.device,

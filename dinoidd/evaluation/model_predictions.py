@@ -9,12 +9,15 @@ import numpy as np
 import torch
 
 from dinoidd.classes import ClassTable
+from dinoidd.config import Windows
 from dinoidd.data.image import decode_image
 from dinoidd.data.listing import list_images
 from dinoidd.errors import CheckpointError, ImageError
 from dinoidd.evaluation.predictions import FilePredictions, Listed
-from dinoidd.inference.predictor import Prediction, Predictor, pick_device
+from dinoidd.inference.predictor import Prediction, Scorer, pick_device
+from dinoidd.inference.scorer import make_scorer
 from dinoidd.inference.source import ModelSource
+from dinoidd.inference.windows import Framing
 from dinoidd.storage import shown
 
 _MAX_PIXELS = 100_000_000
@@ -26,11 +29,15 @@ class ModelPredictions(FilePredictions):
 
     source: ModelSource
     device: str = "auto"
+    windows: Windows | None = None
 
     @property
     def title(self) -> str:
         assert self.source.checkpoint is not None
-        return f"{shown(self.source.checkpoint)} ({self.source.dtype}) on {shown(self.uri)}"
+        how = "" if self.windows is None else f", windows of {self.windows.size}"
+        ways = len(self.windows.scales) * (1 + self.windows.flip) if self.windows else 1
+        how += f", mean of {ways} views" if ways > 1 else ""
+        return f"{shown(self.source.checkpoint)} ({self.source.dtype}{how}) on {shown(self.uri)}"
 
     @property
     def table(self) -> ClassTable:
@@ -40,8 +47,8 @@ class ModelPredictions(FilePredictions):
         yield from (self._listed(image.uri) for image in list_images(self.uri, self.options))
 
     def open(self, data: bytes) -> np.ndarray:
-        predictor = _predictor(self.source, pick_device(self.device))
-        prediction = _predict(predictor, data)
+        scorer, framing = _predictor(self.source, pick_device(self.device), self.windows)
+        prediction = _predict(scorer, framing, data)
         if not math.isfinite(prediction.certainty.confidence):
             what = (
                 "the model's output is not a number: use --dtype float32, or check the checkpoint"
@@ -50,13 +57,13 @@ class ModelPredictions(FilePredictions):
         return prediction.classes
 
 
-def _predict(predictor: Predictor, data: bytes) -> Prediction:
+def _predict(scorer: Scorer, framing: Framing, data: bytes) -> Prediction:
     image = decode_image(data, max_pixels=_MAX_PIXELS)
-    side = predictor.model.config.image_size
+    frames = framing.frames(image, _MAX_PIXELS)
     try:
-        return predictor.predict(image.resized((side, side))[None], [image.size])[0]
+        return scorer.predict(framing.batch([frames]), [image.size])[0]
     except torch.OutOfMemoryError as error:
-        if predictor.device.type == "cuda":
+        if scorer.device.type == "cuda":
             torch.cuda.empty_cache()
         reason = str(error).split(". ")[0]
         what = f"one image does not fit the GPU's memory ({reason}): try --device cpu"
@@ -64,10 +71,11 @@ def _predict(predictor: Predictor, data: bytes) -> Prediction:
 
 
 @lru_cache(maxsize=1)
-def _predictor(source: ModelSource, device: str) -> Predictor:
+def _predictor(source: ModelSource, device: str, windows: Windows | None) -> tuple[Scorer, Framing]:
     model = source.load()
+    framing = Framing(image_size=model.config.image_size, windows=windows)
     try:
-        return Predictor(model, device)
+        return make_scorer(model, device, windows), framing
     except torch.OutOfMemoryError as error:
         reason = str(error).split(". ")[0]
         raise CheckpointError(

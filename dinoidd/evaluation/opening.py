@@ -1,6 +1,7 @@
 """Ground truth and predictions of any kind, opened, and the class table that both go by."""
 
 from dinoidd.classes import BUILT_IN, IDD, ClassTable
+from dinoidd.config import Windows
 from dinoidd.errors import ConfigError, InputError
 from dinoidd.evaluation.config import EvaluationConfig
 from dinoidd.evaluation.label_files import (
@@ -52,6 +53,7 @@ def open_model(
     base: str | None = None,
     device: str = "auto",
     dtype: str = "auto",
+    windows: Windows | None = None,
 ) -> tuple[Predictions, ClassTable]:
     """The masks that a model draws of the images below a folder; and the table to go by.
 
@@ -59,6 +61,7 @@ def open_model(
         base: of a checkpoint of `train`, the file that it was trained on; None: where that was.
         device: `cuda`, `cpu`, or `auto`: the GPU where there is one.
         dtype: `float32`, `bfloat16`, or `auto`: bfloat16 on GPUs, as `dinoidd segment` has it.
+        windows: that slide over the images; None: whole images.
 
     Raises:
         CheckpointError: the checkpoint cannot be read.
@@ -75,7 +78,9 @@ def open_model(
         dtype=dtype,
         storage=options,
     )
-    model = ModelPredictions(uri=normalise(images), source=source, device=device, options=options)
+    model = ModelPredictions(
+        uri=normalise(images), source=source, device=device, windows=windows, options=options
+    )
     return model, agreed_table(table, model.table, checkpoint)
 
 

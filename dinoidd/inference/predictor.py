@@ -1,6 +1,11 @@
-"""Images in, classes out: normalise, forward, and resize back, all on the model's device."""
+"""Images in, classes out: normalise, forward, and resize back, all on the model's device.
 
+Shapes: B images, K classes, h x w the size at which scores are known, H x W an original size.
+"""
+
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -9,9 +14,12 @@ from torch import Tensor
 from dinoidd.models import Segmenter
 from dinoidd.models.argmax import resized_argmax
 from dinoidd.models.pixels import PixelNorm
-from dinoidd.models.semantic import Certainty, certainty, class_scores
+from dinoidd.models.scores import image_scores
+from dinoidd.models.semantic import Certainty, certainty
 
 Size = tuple[int, int]  # rows, columns
+Frames = Sequence[np.ndarray]  # of one image: uint8 [h, w, 3] each, see `Framing`
+Images = np.ndarray | Sequence[Frames]  # squares [B, H, W, 3], or for windows each image's frames
 
 
 @dataclass(frozen=True)
@@ -23,6 +31,34 @@ class Prediction:
 
     classes: np.ndarray
     certainty: Certainty
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One image's class scores [K, h, w] float32 and the three numbers of its `Certainty`, [3]."""
+
+    scores_Khw: Tensor
+    certainty: Tensor
+
+
+class Scorer(Protocol):
+    """What knows images' class scores: `Predictor`, or `WindowPredictor`."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def scored(self, images: Images, sizes: Sequence[Size]) -> Iterator[Scored]:
+        """Each image's scores, one after another.
+
+        Args:
+            images: as `Framing.batch` makes them.
+            sizes: each image's original rows and columns.
+        """
+        ...
+
+    def predict(self, images: Images, sizes: Sequence[Size]) -> list[Prediction]:
+        """Each image's classes at its original size."""
+        ...
 
 
 def pick_device(name: str = "auto") -> str:
@@ -39,33 +75,52 @@ class Predictor:
     def __init__(self, model: Segmenter, device: str | torch.device = "cpu") -> None:
         self.device = torch.device(device)
         self.model = model.to(self.device).eval()
-        self.dtype = model.query_decoder.classifier.weight.dtype
+        self.dtype = model.backbone.cls_token.dtype
         self._normalise = PixelNorm(model.config, self.device)
 
-    @torch.no_grad()
-    def predict(self, images_BHW3: np.ndarray, sizes: list[Size]) -> list[Prediction]:
+    def predict(self, images: Images, sizes: Sequence[Size]) -> list[Prediction]:
         """Segment a batch.
 
         Args:
-            images_BHW3: uint8, RGB, all of one size that is a multiple of 32.
+            images: uint8 [B, H, W, 3], RGB; H and W are multiples of 32.
             sizes: each image's original rows and columns.
         """
-        output = self.model(self.normalise(images_BHW3))[-1]
-        results = []
-        for logits, masks, size in zip(output.class_logits, output.mask_logits, sizes, strict=True):
-            scores_KHW = class_scores(logits, masks, images_BHW3.shape[1:3])
-            results.append((resized_argmax(scores_KHW, size), certainty(scores_KHW)))
-        return [_to_host(classes, means) for classes, means in results]
+        return to_predictions(self.scored(images, sizes), sizes)
+
+    @torch.no_grad()
+    def scored(self, images: Images, sizes: Sequence[Size]) -> Iterator[Scored]:
+        """See `Scorer`."""
+        assert isinstance(images, np.ndarray), "frames are for windows"
+        output = self.model(self.normalise(images))[-1]
+        for i in range(len(images)):
+            scores_Khw = image_scores(output, i, images.shape[1:3])
+            yield Scored(scores_Khw, certainty(scores_Khw))
 
     def normalise(self, images_BHW3: np.ndarray) -> Tensor:
         """uint8 images as the network wants them: [B, 3, H, W] in the model's dtype."""
+        return self.normalised(self.upload(images_BHW3))
+
+    def upload(self, pixels: np.ndarray) -> Tensor:
+        """uint8 pixels on the model's device."""
         # torch warns of read-only arrays, which is what Ray hands out; the tensor is never written to
-        images = torch.from_numpy(
-            images_BHW3 if images_BHW3.flags.writeable else images_BHW3.copy()
-        )
+        tensor = torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy())
         if self.device.type == "cuda":
-            images = images.pin_memory().to(self.device, non_blocking=True)
-        return self._normalise(images).to(self.dtype)
+            return tensor.pin_memory().to(self.device, non_blocking=True)
+        return tensor
+
+    def normalised(self, pixels_BHW3: Tensor) -> Tensor:
+        """uint8 pixels on the device as [B, 3, H, W] in the model's dtype."""
+        return self._normalise(pixels_BHW3).to(self.dtype)
+
+
+@torch.no_grad()
+def to_predictions(scored: Iterator[Scored], sizes: Sequence[Size]) -> list[Prediction]:
+    """Classes at the original sizes, on the host; a GPU is waited for once all images are through."""
+    results = [
+        (resized_argmax(one.scores_Khw, size), one.certainty)
+        for one, size in zip(scored, sizes, strict=True)
+    ]
+    return [_to_host(classes, means) for classes, means in results]
 
 
 def _to_host(classes: Tensor, means: Tensor) -> Prediction:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 
 from dinoidd.errors import ConfigError
 
+HEADS = ("mask2former", "linear")
 # Of RGB in 0..1, for weights trained on web images (LVD-1689M) and on satellite ones (SAT-493M).
 LVD_MEAN, LVD_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SAT_MEAN, SAT_STD = (0.430, 0.411, 0.296), (0.213, 0.156, 0.143)
@@ -106,6 +107,7 @@ class SegmenterConfig:
     backbone: BackboneConfig
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    head: str = "mask2former"  # or "linear": on the backbone alone, without adapter and decoder
     classes: int = 26
     image_size: int = 512  # pixels; the square that whole-image inference resizes to
     mean: tuple[float, float, float] = LVD_MEAN  # of RGB in 0..1, before the backbone
@@ -115,6 +117,7 @@ class SegmenterConfig:
         width = self.backbone.embed_dim * self.adapter.value_ratio
         _refuse(
             "segmenter",
+            (self.head not in HEADS, f"head '{self.head}': there are {', '.join(HEADS)}"),
             (not 1 <= self.classes <= 255, f"{self.classes} classes (1 to 255)"),
             (
                 self.image_size < 32 or self.image_size % 32 != 0,
@@ -144,6 +147,7 @@ def _vit(dim: int, depth: int, heads: int, **more: object) -> BackboneConfig:
     return BackboneConfig(embed_dim=dim, depth=depth, heads=heads, **more)  # type: ignore[arg-type]
 
 
+_LINEAR = "-linear"  # behind a preset's name
 _SWIGLU = {"ffn": "swiglu", "ffn_ratio": 6.0}
 _LAPTOP_ADAPTER = AdapterConfig(stem_width=16, heads=4)
 _LAPTOP_DECODER = DecoderConfig(
@@ -189,14 +193,19 @@ PRESETS = {
 
 
 def preset(name: str) -> SegmenterConfig:
-    """The configuration of that name.
+    """The configuration of that name; `NAME-linear` is the preset's backbone with a linear head.
 
     Raises:
         ConfigError: there is no such preset; the message lists those there are.
     """
-    if name not in PRESETS:
-        raise ConfigError(f"unknown preset '{name}': there are {', '.join(PRESETS)}")
-    return PRESETS[name]
+    backbone = name.removesuffix(_LINEAR)
+    if backbone not in PRESETS:
+        raise ConfigError(
+            f"unknown preset '{name}': there are {', '.join(PRESETS)}, and each of them with a linear "
+            f"head, like vitl16{_LINEAR}"
+        )
+    config = PRESETS[backbone]
+    return config if backbone == name else replace(config, name=name, head="linear")
 
 
 def resized(

@@ -7,7 +7,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from dinoidd.models.config import SegmenterConfig
-from dinoidd.models.segmenter import meta_segmenter
+from dinoidd.models.segmenter import Segmenter, meta_segmenter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,8 +18,8 @@ class Cost:
     classes: int
     image_size: int
     frozen_parameters: int  # all but classifier and no-object row
-    trainable_parameters: int  # the classifier
-    no_object_parameters: int  # kept from pretraining, frozen
+    trainable_parameters: int  # the classifier; of a linear head all of it
+    no_object_parameters: int  # kept from pretraining, frozen; a linear head has none
     parameters_by_part: dict[str, int]
     flops_per_image: int
     flops_by_part: dict[str, int]
@@ -40,8 +40,7 @@ def measure_cost(config: SegmenterConfig, image_size: int | None = None) -> Cost
     size = config.image_size
     model = meta_segmenter(config).requires_grad_(False)
     parts = {name: _parameters(part) for name, part in model.named_children()}
-    trainable = _parameters(model.query_decoder.classifier)
-    no_object = _parameters(model.query_decoder.no_object)
+    trainable, no_object = _classifier_parameters(model)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(torch.empty(1, 3, size, size, device="meta"))
     by_module = counter.get_flop_counts()
@@ -58,6 +57,14 @@ def measure_cost(config: SegmenterConfig, image_size: int | None = None) -> Cost
         flops_by_part=flops,
         bf16_bytes=2 * sum(parts.values()),
     )
+
+
+def _classifier_parameters(model: Segmenter) -> tuple[int, int]:
+    """Of the classifier, and of the no-object row."""
+    if model.config.head == "linear":
+        return _parameters(model.linear_head), 0
+    decoder = model.query_decoder
+    return _parameters(decoder.classifier), _parameters(decoder.no_object)
 
 
 def _parameters(module: nn.Module) -> int:

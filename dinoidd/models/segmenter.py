@@ -1,4 +1,4 @@
-"""DINOv3 + ViT-Adapter + Mask2Former, from a normalised image to classified masks."""
+"""DINOv3 with a head, from a normalised image to classified masks, or to classes of patches."""
 
 import torch
 from torch import Tensor, nn
@@ -6,26 +6,33 @@ from torch import Tensor, nn
 from dinoidd.models.adapter import Adapter
 from dinoidd.models.backbone import Backbone
 from dinoidd.models.config import SegmenterConfig
+from dinoidd.models.linear import LinearHead, PatchOutput
 from dinoidd.models.pixel_decoder import PixelDecoder
 from dinoidd.models.query_decoder import QueryDecoder, QueryOutput
 
 
 class Segmenter(nn.Module):
-    """The whole network."""
+    """The whole network: backbone, adapter and Mask2Former; or backbone and a linear head."""
 
     def __init__(self, config: SegmenterConfig) -> None:
         super().__init__()
         self.config = config
         self.backbone = Backbone(config.backbone)
+        if config.head == "linear":
+            self.linear_head = LinearHead(config.backbone.embed_dim, config.classes)
+            return
         self.adapter = Adapter(config.backbone.embed_dim, config.adapter)
         self.pixel_decoder = PixelDecoder(config.backbone.embed_dim, config.decoder)
         self.query_decoder = QueryDecoder(config.decoder, config.classes)
 
-    def forward(self, image_B3HW: Tensor, every_layer: bool = False) -> list[QueryOutput]:
+    def forward(
+        self, image_B3HW: Tensor, every_layer: bool = False
+    ) -> list[QueryOutput] | list[PatchOutput]:
         """Segment normalised images; H and W are multiples of 32.
 
         Returns:
-            The last layer's output, preceded by every earlier layer's with `every_layer`.
+            The last layer's output, preceded by every earlier layer's with `every_layer`. Of a linear
+            head its one output.
 
         Raises:
             ValueError: a size that is not a multiple of 32.
@@ -34,6 +41,10 @@ class Segmenter(nn.Module):
         if height % 32 or width % 32:
             raise ValueError(f"image size {height}x{width}: both have to be multiples of 32")
         taken = self.backbone(image_B3HW)
+        if self.config.head == "linear":
+            return [
+                self.linear_head([patches for patches, _ in taken], (height // 16, width // 16))
+            ]
         features = self.adapter(image_B3HW, taken)
         mask_features, scales = self.pixel_decoder(features)
         return self.query_decoder(scales, mask_features, every_layer)

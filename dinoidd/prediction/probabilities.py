@@ -1,31 +1,32 @@
 """Class probabilities of every pixel at an image's original size."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dinoidd.inference.predictor import Prediction, Predictor, Size
+from dinoidd.inference.predictor import Images, Prediction, Scorer, Size
 from dinoidd.models.argmax import resized_argmax
-from dinoidd.models.semantic import Certainty, certainty, class_scores
+from dinoidd.models.semantic import Certainty
 
 _LEAST = 1e-30  # of a score, so that a pixel that no query claims has equal shares, not 0/0
 
 
 @torch.no_grad()
 def predict_with_probabilities(
-    predictor: Predictor, images_BHW3: np.ndarray, sizes: list[Size]
+    scorer: Scorer, images: Images, sizes: Sequence[Size]
 ) -> list[tuple[Prediction, np.ndarray]]:
-    """As `Predictor.predict`, with float32 [K, H, W] probabilities at each original size."""
-    output = predictor.model(predictor.normalise(images_BHW3))[-1]
+    """As `Scorer.predict`, with float32 [K, H, W] probabilities at each original size."""
     results = []
-    for logits, masks, size in zip(output.class_logits, output.mask_logits, sizes, strict=True):
-        scores_KHW = class_scores(logits, masks, images_BHW3.shape[1:3])
+    for scored, size in zip(scorer.scored(images, sizes), sizes, strict=True):
         prediction = Prediction(
-            classes=resized_argmax(scores_KHW, size).cpu().numpy(),
-            certainty=Certainty(*certainty(scores_KHW).tolist()),
+            classes=resized_argmax(scored.scores_Khw, size).cpu().numpy(),
+            certainty=Certainty(*scored.certainty.tolist()),
         )
-        results.append((prediction, resized_probabilities(scores_KHW, size).cpu().numpy()))
+        probabilities = resized_probabilities(scored.scores_Khw, size).cpu().numpy()
+        results.append((prediction, probabilities))
     return results
 
 

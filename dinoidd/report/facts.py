@@ -7,7 +7,7 @@ from typing import Any
 from dinoidd.output.reader import RunReader
 from dinoidd.storage import shown
 
-_SETTINGS = ("model", "model weights", "class table", "image size", "dtype")
+_SETTINGS = ("model", "model weights", "class table", "image size", "windows", "dtype")
 _STEADY_SECONDS = 10.0  # a rate over a shorter time is chance: pieces come at once
 
 

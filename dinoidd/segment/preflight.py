@@ -15,6 +15,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from dinoidd.config import SegmentConfig
 from dinoidd.data.manifest import FOLDER, ManifestInfo, read_rows
 from dinoidd.errors import ClusterError, OutputError
+from dinoidd.inference.windows import Framing
 from dinoidd.log import logger
 from dinoidd.segment.cluster import Placement
 from dinoidd.segment.layout import Layout
@@ -23,7 +24,7 @@ from dinoidd.storage import Store
 from dinoidd.storage.uri import scheme_of
 
 MASK_BYTES = 32_000  # a row of a 1080p street image, as measured
-MASK_PIXELS = 1920 * 1080  # classes of such an image, a byte each
+MASK_SIZE = (1080, 1920)  # of such an image: its classes are a byte a pixel
 _ANSWER_S = 60.0  # for a node to start a worker and look
 _PROBE = ".dinoidd-node-check"
 
@@ -45,21 +46,24 @@ def check_room(
         ClusterError: a node has too small an object store, or does not see a local path.
         OutputError: the disk of a local output is too small.
     """
-    _check_object_store(layout, placement, image_size)
+    _check_object_store(layout, placement, Framing(image_size=image_size, windows=config.windows))
     if _is_local(output.uri):
         _check_disk(output, layout, manifest)
     _check_nodes(config, output)
 
 
-def _check_object_store(layout: Layout, placement: Placement, image_size: int) -> None:
+def _check_object_store(layout: Layout, placement: Placement, framing: Framing) -> None:
     """Pieces of work travel through the object store; one that does not fit goes by way of a disk."""
     rows = min(layout.rows_per_chunk, layout.rows)
-    images, classes = rows * 3 * image_size**2, rows * MASK_PIXELS
+    shapes = framing.shapes(MASK_SIZE)
+    images = rows * 3 * sum(height * width for height, width in shapes)
+    classes = rows * MASK_SIZE[0] * MASK_SIZE[1]
     stores = [node["Resources"].get("object_store_memory", 0) for node in _workers()]
     smallest = min(stores, default=0)
+    at = ", ".join(f"{width}x{height}" for height, width in shapes)
     if smallest < max(images, classes):
         raise ClusterError(
-            f"a piece of work is {rows} images: {size_text(images)} at {image_size}x{image_size}, "
+            f"a piece of work is {rows} images: {size_text(images)} at {at}, "
             f"about {size_text(classes)} of masks; but a node of the cluster has an object store of "
             f"{size_text(smallest)}. Lower --rows-per-chunk, or start Ray with a larger "
             "--object-store-memory"

@@ -11,6 +11,7 @@ from dinoidd.data.manifest import FOLDER, ManifestInfo, read_manifest_info
 from dinoidd.data.selection import Selection
 from dinoidd.errors import InputError, OutputError
 from dinoidd.inference.source import ModelDescription
+from dinoidd.inference.windows import Framing
 from dinoidd.log import logger
 from dinoidd.output.reader import COMPACTION, HALF_COMPACTED, RETRY
 from dinoidd.output.schema import range_of
@@ -107,6 +108,8 @@ def run_identity(
     config: SegmentConfig, manifest: ManifestInfo, model: ModelDescription, image_size: int
 ) -> dict[str, object]:
     """Everything that decides the rows of a run."""
+    windows = config.windows
+    mode = Framing(image_size=image_size, windows=windows).mode()
     return {
         "input": manifest.input,
         "more inputs": manifest.more_inputs or None,
@@ -116,10 +119,11 @@ def run_identity(
         "model weights": model.weights,
         "class table": model.table.name,
         "image size": image_size,
+        "windows": windows and windows.to_dict(),
         "dtype": model.dtype,
         "max pixels": config.max_pixels,
         "max bytes": config.max_bytes,
-        "fingerprint": model.fingerprint(image_size=image_size, mode="whole image"),
+        "fingerprint": model.fingerprint(image_size=image_size, mode=mode),
     }
 
 

@@ -117,6 +117,7 @@ class Session:
             manifest_sha256=self.record.identity["manifest sha256"],
             layout=self.record.layout,
             image_size=self.image_size,
+            windows=config.windows,
             threads=config.threads,
             max_pixels=config.max_pixels,
             max_bytes=config.max_bytes,
@@ -126,6 +127,7 @@ class Session:
         segment = {
             "source": self.source,
             "image_size": self.image_size,
+            "windows": config.windows,
             "batch_size": config.batch_size,
             "device": self.placement.device,
             "threads": self.placement.threads,

@@ -13,11 +13,14 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from dinoidd.config import Windows
 from dinoidd.data.image import decode_image
 from dinoidd.data.manifest import read_rows
 from dinoidd.errors import ClusterError, ImageError, OutageError, StorageError
-from dinoidd.inference.predictor import Prediction, Predictor
+from dinoidd.inference.predictor import Prediction, Scorer
+from dinoidd.inference.scorer import make_scorer
 from dinoidd.inference.source import ModelSource
+from dinoidd.inference.windows import Framing, packed
 from dinoidd.segment.chunk_file import write_chunk
 from dinoidd.segment.layout import Layout
 from dinoidd.segment.tally import Tally
@@ -36,7 +39,7 @@ _READ = pa.schema(
         ("bytes", pa.int64()),
         ("fetch_seconds", pa.float64()),
         ("decode_seconds", pa.float64()),
-        ("image", pa.large_binary()),  # square, RGB, uint8
+        ("image", pa.large_binary()),  # its frames (see `Framing`), RGB, uint8
     ]
 )
 _SEGMENTED = pa.schema(
@@ -53,7 +56,7 @@ _SEGMENTED = pa.schema(
 
 @dataclass(frozen=True, kw_only=True)
 class ReadImages:
-    """Chunk number to rows: fetch, decode, and resize to the model's square."""
+    """Chunk number to rows: fetch, decode, and resize to the model's square, or for its windows."""
 
     manifest: Store
     manifest_sha256: str
@@ -63,6 +66,7 @@ class ReadImages:
     max_pixels: int
     max_bytes: int
     storage: StorageOptions
+    windows: Windows | None = None
     image_timeout: float | None = None  # seconds to decode an image, then its process ends
     tries: Counting = field(default_factory=Tries)
 
@@ -103,7 +107,8 @@ class ReadImages:
     def _decode(self, data: bytes) -> dict[str, Any]:
         decoded = decode_image(data, max_pixels=self.max_pixels)
         height, width = decoded.size
-        pixels = decoded.resized((self.image_size, self.image_size)).tobytes()
+        framing = Framing(image_size=self.image_size, windows=self.windows)
+        pixels = packed(framing.frames(decoded, self.max_pixels))
         return {"height": height, "width": width, "note": decoded.note, "image": pixels}
 
 
@@ -111,6 +116,7 @@ class SegmentImages:
     """Rows with images to rows with classes; holds the model.
 
     Args:
+        batch_size: images at a time; with windows, windows a forward too.
         image_timeout: seconds to segment an image, for a batch as many times that; then its process
             ends. None: no limit.
 
@@ -127,21 +133,24 @@ class SegmentImages:
         threads: int,
         image_timeout: float | None = None,
         tries: Counting | None = None,
+        windows: Windows | None = None,
     ) -> None:
         torch.set_num_threads(threads)
-        self._image_size = image_size
+        self._framing = Framing(image_size=image_size, windows=windows)
         self._batch_size = batch_size
         self._image_timeout = image_timeout
         self._tries = tries or Tries()
         with loading(self._tries):
             self._predictor = self._load(source, device)
 
-    def _load(self, source: ModelSource, device: str) -> Predictor:
+    def _load(self, source: ModelSource, device: str) -> Scorer:
         """A predictor that works: what it does later at an image is then that image's fault."""
-        model, size = source.load(), self._image_size
+        model, framing = source.load(), self._framing
+        size = framing.image_size if framing.windows is None else framing.windows.size
+        blank = [np.zeros((*shape, 3), np.uint8) for shape in framing.shapes((size, size))]
         try:
-            predictor = Predictor(model, device)
-            predictor.predict(np.zeros((1, size, size, 3), np.uint8), [(size, size)])
+            predictor = make_scorer(model, device, framing.windows, self._batch_size)
+            predictor.predict(framing.batch([blank]), [(size, size)])
         except Exception as error:
             raise ClusterError(
                 f"the model cannot segment a blank image of {size} x {size} pixels on {device}: "
@@ -188,13 +197,15 @@ class SegmentImages:
     ) -> dict[str, str]:
         """Add the answers to the rows, or say why there are none."""
         started = time.perf_counter()
-        shape = (self._image_size, self._image_size, 3)
         sizes = [(row["height"], row["width"]) for row in rows]
         limit = None if self._image_timeout is None else self._image_timeout * len(rows)
         try:
-            pixels = np.stack([np.frombuffer(image, np.uint8).reshape(shape) for image in images])
+            pairs = zip(images, sizes, strict=True)
+            batch = self._framing.batch(
+                [self._framing.unpacked(memoryview(i), s) for i, s in pairs]
+            )
             with tried.ends_within(limit):
-                predictions = self._predictor.predict(pixels, sizes)
+                predictions = self._predictor.predict(batch, sizes)
         except (torch.OutOfMemoryError, MemoryError) as error:
             what = str(error).split(". ")[0]
             return {"error_kind": "out_of_memory", "error": f"alone in its batch: {what}"}

@@ -18,6 +18,7 @@ from dinoidd.training.augmentation import Augmentation
 from dinoidd.training.class_weights import weighted
 from dinoidd.training.config import TrainConfig
 from dinoidd.training.label_check import check_labels
+from dinoidd.training.linear import for_head
 from dinoidd.training.reading import ExampleReader
 from dinoidd.training.samples import Sample, Samples, find_samples, storage_of
 
@@ -107,10 +108,11 @@ def make_plan(config: TrainConfig) -> Plan:
 
 def find(config: TrainConfig) -> Found:
     """The first part of `make_plan`: base, class table, and the images by their names."""
-    config = _absolute(config)
+    asked, config = config, _absolute(config)
     options = storage_of(config)
     table = load_class_table(config.classes)
     model, weights = _base(config, table, options)
+    config = for_head(config, model, asked)
     samples = find_samples(config, table)
     return Found(config=config, table=table, model=model, weights=weights, samples=samples)
 

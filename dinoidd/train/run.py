@@ -37,7 +37,7 @@ class TrainingRun:
 def run_identity(plan: Plan) -> dict[str, Any]:
     """Everything that decides the curve of a run, as it comes back from JSON."""
     settings = flattened(to_plain(plan.config))
-    free = FREE - _FORWARD if norms_learn(plan.config) else FREE
+    free = FREE - _FORWARD if norms_learn(plan.config, plan.model.head) else FREE
     decisive = {name: value for name, value in settings.items() if name not in free}
     return json.loads(json.dumps(plan.identity() | decisive))
 

@@ -76,6 +76,8 @@ def sweep(
     config = replace(config, workers=1, micro_batch=None)
     variants = make_variants(config, grid)
     found = find(config)
+    if found.model.head == "linear":
+        raise ConfigError("a sweep trains the classifier on a cache: a linear head has none")
     connect(address)
     placement = place(found.config)  # before labels are read and anything is written
     plan = checked(found)

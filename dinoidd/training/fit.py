@@ -14,6 +14,7 @@ from dinoidd.training.batch import Feed
 from dinoidd.training.config import TrainConfig
 from dinoidd.training.early_stopping import BestEpoch
 from dinoidd.training.head import ClassifierHead
+from dinoidd.training.linear import LinearLosses
 from dinoidd.training.memory import out_of_memory_told, peak_bytes, reset_peak
 from dinoidd.training.parameters import running_statistics, training_mode
 from dinoidd.training.records import EpochRecord, Recorder
@@ -188,6 +189,8 @@ def _losses(
 ) -> nn.Module:
     if isinstance(model, ClassifierHead):
         return CachedLosses(model, config, device)
+    if model.config.head == "linear":
+        return LinearLosses(model, config, device)
     return ImageLosses(model, config, device)
 
 

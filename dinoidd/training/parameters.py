@@ -6,10 +6,11 @@ from torch import Tensor, nn
 from dinoidd.models import Segmenter
 from dinoidd.training.config import TrainConfig
 
-_HEADS = ("query_decoder.", "pixel_decoder.")
+_LINEAR = "linear_head."  # all of it is the classifier
+_HEADS = ("query_decoder.", "pixel_decoder.", _LINEAR)
 _PARTS = {
-    "classifier": ("query_decoder.classifier.",),  # the no-object row is kept
-    "decoder": ("query_decoder.",),
+    "classifier": ("query_decoder.classifier.", _LINEAR),  # the no-object row is kept
+    "decoder": ("query_decoder.", _LINEAR),
     "head": _HEADS,
     "adapter": (*_HEADS, "adapter."),
     "last_n_blocks": (*_HEADS, "adapter.", "backbone.norm."),
@@ -52,13 +53,13 @@ def training_mode(model: nn.Module) -> None:
         module.train()
 
 
-def norms_learn(config: TrainConfig) -> bool:
-    """Whether BatchNorms are trained; all of them are the adapter's.
+def norms_learn(config: TrainConfig, head: str) -> bool:
+    """Whether BatchNorms are trained; all of them are the adapter's, or a linear head's.
 
     They use the statistics of a worker's micro-batch (of all workers' on CUDA), so that the curve
     depends on `workers` and `micro_batch`, as it does nowhere else.
     """
-    return "adapter." in _PARTS[config.trained]
+    return head == "linear" or "adapter." in _PARTS[config.trained]
 
 
 def synchronised_norms(model: Segmenter) -> Segmenter:

@@ -20,6 +20,7 @@ from dinoidd.models import Segmenter, SegmenterConfig, meta_segmenter
 from dinoidd.models.positions import sine_positions
 from dinoidd.models.query_decoder import QueryOutput
 from dinoidd.training.config import TrainConfig
+from dinoidd.training.linear import map_loss
 from dinoidd.training.live_memory import LiveMemory, SavedTensors
 from dinoidd.training.mask_costs import (
     loss_costs,
@@ -118,6 +119,10 @@ def _outputs(model: Segmenter, config: TrainConfig) -> tuple[list[QueryOutput], 
 
 def _loss(model: Segmenter, config: TrainConfig) -> Tensor:
     outputs, labels_BSS = _outputs(model, config)
+    if model.config.head == "linear":
+        weights_K = torch.ones(model.config.classes)
+        pairs = zip(outputs[0].class_logits, labels_BSS, strict=True)
+        return torch.stack([map_loss(m, labels, weights_K) for m, labels in pairs]).sum()
     logits = torch.stack([o.class_logits for o in outputs], dim=1).float()
     images = [[o.mask_logits[i] for o in outputs] for i in range(len(labels_BSS))]
     points = _points(config)

@@ -26,7 +26,7 @@ def prepare(
     Raises:
         TrainingError: the device has no room for the model, or for a worker's part of it.
     """
-    if config.preset is not None and config.trained == "all":
+    if config.preset is not None and config.trained == "all" and model.config.head != "linear":
         start_from_scratch(model, config.seed)
     select(model, config)
     for parameter in model.parameters():

@@ -13,6 +13,8 @@ from dinoidd.models import Segmenter
 
 def layers(model: Segmenter) -> list[nn.Module]:
     """The modules of which the network is a chain: blocks, interactions and decoder layers."""
+    if model.config.head == "linear":
+        return [*model.backbone.blocks]
     decoder = model.query_decoder
     return [
         *model.backbone.blocks,

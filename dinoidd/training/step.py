@@ -3,7 +3,7 @@
 Shapes: B images, L prediction layers, Q queries, K classes, C decoder width, S side of the square.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from dinoidd.models import Segmenter
 from dinoidd.models.pixels import PixelNorm
-from dinoidd.models.query_decoder import QueryOutput
 from dinoidd.training.batch import ImageBatch
 from dinoidd.training.config import TrainConfig
 from dinoidd.training.head import ClassifierHead
@@ -28,6 +27,7 @@ class Losses(NamedTuple):
     parts: dict[str, Tensor]  # [B] each, detached; they sum up to the total
     logits_BQK1: Tensor  # detached
     masks: list[Tensor]  # [Q, h, w] each, detached; empty where the cache has none
+    maps_BKhw: Tensor | None = None  # a linear head's logits, detached; in place of the two above
 
 
 class ImageLosses(nn.Module):
@@ -88,8 +88,9 @@ class NetworkPass:
         self._dtype = network_dtype(config, device)
         self._normalise = PixelNorm(model.config, device)
 
-    def __call__(self, images_BSS3: np.ndarray) -> list[QueryOutput]:
-        """The last layer's output, and before it those of the others that have a loss."""
+    def __call__(self, images_BSS3: np.ndarray) -> list[Any]:
+        """The last layer's QueryOutput, and before it those of the others that have a loss; of a linear
+        head its one PatchOutput."""
         images = torch.tensor(images_BSS3, device=self._device)
         with autocast(self._dtype, self._device):
             return self._model(self._normalise(images), self._every_layer)

@@ -10,6 +10,7 @@ from torch import nn
 
 from dinoidd.metrics import confusion_matrix, iou, mean_of_present, pixel_accuracy, tally
 from dinoidd.models.argmax import argmax_classes
+from dinoidd.models.scores import patch_scores
 from dinoidd.models.semantic import class_scores
 from dinoidd.training.batch import ImageBatch
 from dinoidd.training.observation import Observation
@@ -76,6 +77,9 @@ def validate(module: nn.Module, batches: Iterable[Any], classes: int, world: Wor
 
 def _predictions(losses: Losses, truths: list[np.ndarray]) -> list[np.ndarray]:
     """Classes of each image, as inference takes them, [S, S] uint8."""
+    if losses.maps_BKhw is not None:
+        maps = zip(losses.maps_BKhw, truths, strict=True)
+        return [argmax_classes(patch_scores(m, truth.shape)).cpu().numpy() for m, truth in maps]
     images = zip(losses.logits_BQK1, losses.masks, truths, strict=True)
     return [
         argmax_classes(class_scores(logits, masks, truth.shape)).cpu().numpy()

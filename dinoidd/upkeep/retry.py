@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dinoidd.config import SegmentConfig
+from dinoidd.config import SegmentConfig, Windows
 from dinoidd.data.manifest import FOLDER, read_manifest_info, write_manifest
 from dinoidd.errors import ConfigError, OutputError
 from dinoidd.inference.source import ModelSource
@@ -41,7 +41,15 @@ from dinoidd.upkeep.replacing import NewRows, replace_rows
 from dinoidd.upkeep.tasks import run_tasks
 
 _IDS = "image_ids.parquet"  # of the retry's rows, in the run
-_OF_MODEL = ("class table", "dtype", "fingerprint", "image size", "model", "model weights")
+_OF_MODEL = (
+    "class table",
+    "dtype",
+    "fingerprint",
+    "image size",
+    "model",
+    "model weights",
+    "windows",
+)
 # Options that may make another row of the same image; the others are of speed.
 _LIMITS = ("image_timeout", "max_bytes", "max_pixels")
 
@@ -114,7 +122,10 @@ def _config(record: RunRecord, request: RetryRequest, output: Store) -> SegmentC
         "output": output.child(RETRY).uri,
         "dtype": record.identity["dtype"],
         "image_size": record.identity["image size"],
+        "windows": Windows.from_dict(record.config.get("windows")),
     }
+    if values["windows"] is not None:
+        values["image_size"] = None  # of whole images
     return SegmentConfig(**values | request.options)
 
 
