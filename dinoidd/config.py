@@ -6,7 +6,7 @@ from typing import Any
 
 from dinoidd.errors import ConfigError
 
-DTYPES = ("auto", "float32", "bfloat16")
+DTYPES = ("auto", "float32", "bfloat16", "float8", "int8")
 BLENDS = ("mean", "hann")
 TTA_SCALES = (0.9, 0.95, 1.0, 1.05, 1.1)  # of the short side, in DINOv3's evaluation
 
@@ -72,7 +72,8 @@ class SegmentConfig:
     seed: int = 0  # of a preset's random weights
     image_size: int | None = None  # pixels of the model's square; None: the model's own
     windows: Windows | None = None  # None: the whole image, as one square
-    dtype: str = "auto"  # auto: bfloat16 on GPUs, float32 on CPUs
+    dtype: str = "auto"  # auto: bfloat16 on GPUs and on CPUs that multiply it, else float32
+    compile: bool = False  # through torch.compile: the first image takes longer, all others less
     batch_size: int = 8  # images a forward
     actors: int | None = (
         None  # processes that hold a model; None: one a GPU, or one where there is none

@@ -11,7 +11,8 @@ from dinoidd.ahead import batches
 from dinoidd.classes import ClassTable
 from dinoidd.config import SegmentConfig, Windows
 from dinoidd.errors import ConfigError, DinoiddError, ImageError
-from dinoidd.inference.predictor import Frames, Images, Prediction, Size, pick_device
+from dinoidd.inference.device import pick_device
+from dinoidd.inference.predictor import Frames, Images, Prediction, Size
 from dinoidd.inference.scorer import make_scorer
 from dinoidd.inference.source import ModelSource
 from dinoidd.inference.windows import Framing
@@ -58,6 +59,7 @@ class Segmenter:
         Raises:
             ConfigError, CheckpointError, StorageError: in one sentence.
         """
+        source = source.settled(device)
         description = source.describe()
         self.class_table: ClassTable = description.table
         self.device = usable_device(device)
@@ -92,14 +94,14 @@ class Segmenter:
 
         Args:
             base: of a file of `train`, the file that it was trained on; None: where that was.
-            dtype: "float32", "bfloat16", or "auto": bfloat16 on GPUs, float32 on CPUs.
+            dtype: "float32", "bfloat16", "float8", "int8" or "auto" (see `pick_dtype`).
             windows: slide these over images; None: whole images, each as one square.
             endpoint_url: an S3 server other than AWS.
         """
         source = ModelSource(
             checkpoint=os.fspath(checkpoint),
             base=None if base is None else os.fspath(base),
-            dtype=pick_dtype(dtype, device),
+            dtype=dtype,
             storage=StorageOptions(endpoint_url=endpoint_url),
         )
         return cls(
@@ -123,7 +125,6 @@ class Segmenter:
         batch_size: int = 8,
     ) -> "Segmenter":
         """A preset with random weights, for a trial: its masks mean nothing."""
-        dtype = pick_dtype(dtype, device)
         source = ModelSource(preset=preset, classes=classes, seed=seed, dtype=dtype)
         return cls(source, device=device, image_size=image_size, batch_size=batch_size)
 
@@ -255,10 +256,3 @@ def usable_device(name: str) -> str:
             f"device '{name}' cannot be used here ({reason}): choose auto or cpu"
         ) from error
     return device
-
-
-def pick_dtype(name: str, device: str) -> str:
-    """`float32` or `bfloat16`; `auto` is bfloat16 on GPUs, as `dinoidd segment` has it."""
-    if name != "auto":
-        return name
-    return "bfloat16" if pick_device(device).startswith("cuda") else "float32"

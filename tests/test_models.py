@@ -116,15 +116,15 @@ def test_sine_positions__plain_formula(height: int, width: int) -> None:
 
 def test_rope__rotates_pairs_by_their_angle() -> None:
     height, width, d = 3, 5, 8
-    rope = RotaryEmbedding(d, 100.0)
-    x = torch.randn(1, 1, 1 + height * width, d, dtype=torch.float64)
-    turned = rotate(x.float(), *rope.tables(height, width), prefix=1)[0, 0].double()
-    assert torch.equal(turned[0], x[0, 0, 0].float().double())
+    rope = RotaryEmbedding(d, 100.0, prefix=1)
+    x = torch.randn(1, 1 + height * width, 2, d, dtype=torch.float64)
+    turned = rotate(x.float(), *rope.tables(height, width))[0, :, 1].double()
+    assert torch.equal(turned[0], x[0, 0, 1].float().double())
     for token in range(height * width):
         row, column = divmod(token, width)
         y, x_ = (row + 0.5) / height * 2 - 1, (column + 0.5) / width * 2 - 1
         angles = [2 * torch.pi * v / 100 ** (2 * i / (d / 2)) for v in (y, x_) for i in range(2)]
-        pair = torch.complex(x[0, 0, token + 1, : d // 2], x[0, 0, token + 1, d // 2 :])
+        pair = torch.complex(x[0, token + 1, 1, : d // 2], x[0, token + 1, 1, d // 2 :])
         expected = pair * torch.exp(1j * torch.tensor(angles, dtype=torch.float64))
         found = torch.complex(turned[token + 1, : d // 2], turned[token + 1, d // 2 :])
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)

@@ -90,7 +90,7 @@ def loop_scores(predictor: Predictor, frame: np.ndarray, how: Windows) -> Tensor
 )
 def test_scored__pooled_windows_are_the_plain_loop(predictor: Predictor, how: Windows) -> None:
     images = frames_of(how, SIZES)
-    pooled = WindowPredictor(predictor.model, how, batch_size=5)
+    pooled = WindowPredictor(predictor, how, batch_size=5)
     found = list(pooled.scored(images, SIZES))
     assert [tuple(one.scores_Khw.shape[1:]) for one in found] == SIZES
     for one, (frame,) in zip(found, images, strict=True):
@@ -102,8 +102,8 @@ def test_scored__pooled_windows_are_the_plain_loop(predictor: Predictor, how: Wi
 def test_predict__batch_size_changes_nothing(predictor: Predictor, batch_size: int) -> None:
     how = windows(scales=(0.8, 1.0), flip=True)
     images = frames_of(how, SIZES[:3])
-    expected = WindowPredictor(predictor.model, how, batch_size=8).predict(images, SIZES[:3])
-    found = WindowPredictor(predictor.model, how, batch_size=batch_size).predict(images, SIZES[:3])
+    expected = WindowPredictor(predictor, how, batch_size=8).predict(images, SIZES[:3])
+    found = WindowPredictor(predictor, how, batch_size=batch_size).predict(images, SIZES[:3])
     for ours, theirs, size in zip(found, expected, SIZES, strict=False):
         assert ours.classes.shape == size
         assert (ours.classes == theirs.classes).mean() >= 0.999
@@ -115,7 +115,7 @@ def test_scored__views_are_the_mean_of_their_softmax(predictor: Predictor) -> No
     """As the reference has it: windows on each view, resized, mirrored back, softmax, mean."""
     how, sizes = windows(scales=(0.9, 1.0, 1.3), flip=True), SIZES[1:3]
     images = frames_of(how, sizes)
-    found = WindowPredictor(predictor.model, how, batch_size=4).scored(images, sizes)
+    found = WindowPredictor(predictor, how, batch_size=4).scored(images, sizes)
     for one, frames, size in zip(found, images, sizes, strict=True):
         views = []
         for frame in frames:
@@ -136,7 +136,7 @@ def test_predict__one_window_is_the_whole_image(predictor: Predictor) -> None:
 
 
 def test_predict__no_images(predictor: Predictor) -> None:
-    assert WindowPredictor(predictor.model, windows()).predict([], []) == []
+    assert WindowPredictor(predictor, windows()).predict([], []) == []
 
 
 def test_scored__batches_are_full_across_views_and_images(
@@ -152,7 +152,7 @@ def test_scored__batches_are_full_across_views_and_images(
         return forward(images_B3HW, *rest)
 
     monkeypatch.setattr(predictor.model, "forward", counted)
-    list(WindowPredictor(predictor.model, how, batch_size=7).scored(images, SIZES))
+    list(WindowPredictor(predictor, how, batch_size=7).scored(images, SIZES))
     full, left = divmod(count, 7)
     assert batches == [(7, 3, 64, 64)] * full + [(left, 3, 64, 64)] * (left > 0)
     assert full > 5
@@ -162,8 +162,8 @@ def test_scored__batches_are_full_across_views_and_images(
 def test_predict__on_a_gpu_as_on_the_cpu() -> None:
     how = windows(scales=(0.8, 1.0), flip=True, blend="hann")
     images = frames_of(how, SIZES)
-    on_cpu = WindowPredictor(varied_model(), how).predict(images, SIZES)
-    on_gpu = WindowPredictor(varied_model(), how, "cuda").predict(images, SIZES)
+    on_cpu = WindowPredictor(Predictor(varied_model()), how).predict(images, SIZES)
+    on_gpu = WindowPredictor(Predictor(varied_model(), "cuda"), how).predict(images, SIZES)
     for ours, theirs in zip(on_gpu, on_cpu, strict=True):
         assert (ours.classes == theirs.classes).mean() > 0.99
         assert vars(ours.certainty) == pytest.approx(vars(theirs.certainty), abs=1e-2)
@@ -174,7 +174,7 @@ def test_predict__memory_that_is_short_halves_the_batch(
 ) -> None:
     how = windows()
     images = frames_of(how, SIZES)
-    expected = WindowPredictor(predictor.model, how).predict(images, SIZES)
+    expected = WindowPredictor(predictor, how).predict(images, SIZES)
     forward, batches = predictor.model.forward, []
 
     def short_of_memory(images_B3HW: Tensor, *rest: object) -> object:
@@ -184,7 +184,7 @@ def test_predict__memory_that_is_short_halves_the_batch(
         return forward(images_B3HW, *rest)
 
     monkeypatch.setattr(predictor.model, "forward", short_of_memory)
-    found = WindowPredictor(predictor.model, how, batch_size=8).predict(images, SIZES)
+    found = WindowPredictor(predictor, how, batch_size=8).predict(images, SIZES)
     assert batches[:4] == [8, 4, 2, 2], "the batch that failed, by halves"
     assert max(batches[8:]) <= 3, "and no larger one afterwards"
     for ours, theirs in zip(found, expected, strict=True):
@@ -199,9 +199,7 @@ def test_predict__a_window_that_does_not_fit_alone_is_told(
 
     monkeypatch.setattr(predictor.model, "forward", out_of_memory)
     with pytest.raises(torch.OutOfMemoryError):
-        WindowPredictor(predictor.model, windows()).predict(
-            frames_of(windows(), [(9, 9)]), [(9, 9)]
-        )
+        WindowPredictor(predictor, windows()).predict(frames_of(windows(), [(9, 9)]), [(9, 9)])
 
 
 @pytest.mark.parametrize(

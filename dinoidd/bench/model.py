@@ -1,33 +1,26 @@
-"""How fast a model is on this machine: part by part, beside the machine's own peak, and beside the
-reference's arrangement of the same arithmetic. Needs torch alone."""
+"""How fast a model is on this machine: from pixels to classes at the images' own size, part by part,
+beside the machine's own peak and beside the reference's arrangement. Needs torch and numpy alone."""
 
-import copy
-import os
-import platform
 import statistics
-import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from dinoidd.bench.drawn_weights import drawn_segmenter
+from dinoidd.bench.machine import Clock, hardware, matmul_tflops
 from dinoidd.bench.memory import peak_bytes
 from dinoidd.bench.reference import arrange_as_reference, reference_pass
-from dinoidd.checkpoint.load import random_weights
-from dinoidd.errors import ConfigError
-from dinoidd.inference.predictor import Size
-from dinoidd.inference.source import DTYPES
+from dinoidd.inference.dtype import DTYPES, in_dtype, pick_dtype
+from dinoidd.inference.predictor import Predictor, Size
 from dinoidd.models import Segmenter, SegmenterConfig, preset
 from dinoidd.models.argmax import resized_argmax
 from dinoidd.models.config import resized
 from dinoidd.models.cost import measure_cost
-from dinoidd.models.semantic import certainty, class_scores
-
-PARTS = ("backbone", "adapter", "pixel_decoder", "query_decoder", "postprocess")
-_MATMUL = {"cpu": 4096, "cuda": 8192}  # side of the square matrices whose product is the peak
+from dinoidd.models.scores import image_scores
+from dinoidd.models.semantic import certainty
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +33,7 @@ class ModelBench:
     image_size: int = 512
     original_size: Size = (1080, 1920)  # rows, columns of the classes
     batch_size: int = 8
-    dtype: str = "float32"
+    dtype: str = "float32"  # a name of `DTYPES`, or auto
     device: str = "cpu"
     compiled: bool = False
     baseline: bool = False
@@ -58,10 +51,9 @@ class ModelBench:
 class Baseline:
     """The reference's arrangement, one image at a time."""
 
-    dtype: str
     images_per_second: float
     speedup: float  # of ours over it
-    agreement: float  # share of pixels with the same class; the weights are random
+    agreement: float  # share of pixels with the same class; the weights are drawn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,14 +62,15 @@ class ModelSpeed:
 
     bench: ModelBench
     hardware: str
+    torch: str
     threads: int
-    images_per_second: float
-    seconds: dict[str, float]  # of a batch, by part
-    flops_per_image: int
+    images_per_second: float  # uint8 images in, classes out, both on the host
+    seconds: dict[str, float]  # of a batch, by part, each waited for
+    flops_per_image: int  # of the network as published; ours saves some
     flops_by_part: dict[str, int]
-    peak_tflops: float  # of a large matmul in the same dtype, in this run
+    peak_tflops: float  # of a large matmul in the same dtype (8 bits: in bfloat16), in this run
     memory_bytes: int  # on a GPU what torch allocated at most, else of the whole process
-    warmup_seconds: float  # of the first pass, with compilation where it was asked for
+    warmup_seconds: float  # of the first batch, with compilation where it was asked for
     baseline: Baseline | None = None
 
     @property
@@ -92,29 +85,9 @@ class ModelSpeed:
         return asdict(self) | {"tflops": self.tflops, "share_of_peak": self.share_of_peak}
 
 
-class _Clock:
-    """Time between marks, when all that was asked of the device is done."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._wait: Callable[[], None] = (
-            torch.cuda.synchronize if device.type == "cuda" else lambda: None
-        )
-        self.seconds: dict[str, float] = {}
-        self._last = self._now()
-
-    def _now(self) -> float:
-        self._wait()
-        return time.perf_counter()
-
-    def mark(self, part: str) -> None:
-        now = self._now()
-        self.seconds[part] = now - self._last
-        self._last = now
-
-
 @torch.no_grad()
 def measure_model(bench: ModelBench) -> ModelSpeed:
-    """Time random weights on random images.
+    """Time drawn weights on drawn images.
 
     Raises:
         ConfigError: an unknown preset or dtype, or sizes that cannot be.
@@ -129,164 +102,146 @@ class _Contest:
     """Ours, the reference's arrangement and the plain matmul, warm and ready to be timed in turn."""
 
     def __init__(self, bench: ModelBench) -> None:
-        config = bench.config()
-        self.bench, self.cost = bench, measure_cost(config)
-        self.device, self.dtype = torch.device(bench.device), _dtype(bench.dtype)
-        model = random_weights(config, self.dtype, bench.seed)
-        self.reference = _reference(model, self.device) if bench.baseline else None
-        self.model = model.to(self.device)
-        torch.manual_seed(bench.seed)
-        shape = (bench.batch_size, 3, bench.image_size, bench.image_size)
-        self.images = torch.randn(shape).to(self.device, self.dtype)
-        if bench.compiled:
-            for part in self.model.children():
-                part.compile(dynamic=False)
-        self.ours: list[dict[str, float]] = []
+        config, self.device = bench.config(), torch.device(bench.device)
+        self.bench = replace(bench, dtype=pick_dtype(bench.dtype, bench.device, config))
+        self.dtype = DTYPES[self.bench.dtype]
+        self.cost = measure_cost(config)
+        side, draw = bench.image_size, np.random.default_rng(bench.seed)
+        self.images = draw.integers(0, 256, (bench.batch_size, side, side, 3), np.uint8)
+        self.sizes = [bench.original_size] * bench.batch_size
+        self.ours: list[float] = []
+        self.parts: list[dict[str, float]] = []
         self.theirs: list[float] = []
         self.peaks: list[float] = []
-        self._warm_up()
+        self._prepare_ours(config)
+        if bench.baseline:
+            self._prepare_theirs(config)
+        matmul_tflops(self.device, self.dtype)
 
-    def _warm_up(self) -> None:
-        began = time.perf_counter()
-        classes, _ = _pass(self.model, self.images, self.bench.original_size)
-        self.warmup_seconds = time.perf_counter() - began
-        if self.reference is not None:
-            equal = classes[0].cpu() == self._reference_pass()[0].cpu()
-            self.agreement = equal.float().mean().item()
-        _matmul_tflops(self.device, self.dtype)
+    def _prepare_ours(self, config: SegmenterConfig) -> None:
+        drawn = drawn_segmenter(config, self.dtype, self.device, self.bench.seed)
+        compiled = self.bench.batch_size if self.bench.compiled else None
+        self.predictor = Predictor(
+            in_dtype(drawn, self.bench.dtype), self.device, compiled_batch=compiled
+        )
+        clock = Clock(self.device)
+        self.classes = self.predictor.predict(self.images, self.sizes)[0].classes
+        self.warmup_seconds = clock.mark("warm-up")
         if self.device.type == "cuda":
+            torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
+        self.predictor.predict(self.images, self.sizes)
+        self.memory = (
+            torch.cuda.max_memory_allocated() if self.device.type == "cuda" else peak_bytes()
+        )
+
+    def _prepare_theirs(self, config: SegmenterConfig) -> None:
+        """All in float32 on a CPU, on a GPU only the decoders."""
+        dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
+        self.reference = drawn_segmenter(config, self.dtype, self.device, self.bench.seed).to(dtype)
+        arrange_as_reference(self.reference)
+        for part in (self.reference.pixel_decoder, self.reference.query_decoder):
+            part.float()
+        equal = self.classes == self._reference_pass()[0].numpy()
+        self.agreement = float(equal.mean())
 
     def round(self) -> None:
-        self.peaks.append(_matmul_tflops(self.device, self.dtype))
-        self.ours.append(_pass(self.model, self.images, self.bench.original_size)[1])
-        if self.reference is not None:
+        self.peaks.append(matmul_tflops(self.device, self.dtype))
+        clock = Clock(self.device)
+        self.predictor.predict(self.images, self.sizes)
+        self.ours.append(clock.mark("batch"))
+        self.parts.append(
+            timed_parts(self.predictor, self.predictor.upload(self.images), self.sizes)
+        )
+        if self.bench.baseline:
             self.theirs.append(self._reference_pass()[1])
 
     def _reference_pass(self) -> tuple[Tensor, float]:
-        assert self.reference is not None
-        clock = _Clock(self.device)
-        image = self.images[:1].to(self.reference.adapter.up.weight.dtype)
+        clock = Clock(self.device)
+        image = self.predictor.normalise(self.images[:1]).to(self.reference.backbone.cls_token)
         classes = reference_pass(self.reference, image, self.bench.original_size)
-        clock.mark("image")
-        return classes, clock.seconds["image"]
+        return classes, clock.mark("image")
 
     def result(self) -> ModelSpeed:
-        batch = statistics.median(sum(seconds.values()) for seconds in self.ours)
-        rate = self.bench.batch_size / batch
+        rate = self.bench.batch_size / statistics.median(self.ours)
         return ModelSpeed(
             bench=self.bench,
             hardware=hardware(self.device),
+            torch=torch.__version__,
             threads=torch.get_num_threads(),
             images_per_second=rate,
-            seconds={p: statistics.median(s[p] for s in self.ours) for p in PARTS},
+            seconds={n: statistics.median(s[n] for s in self.parts) for n in self.parts[0]},
             flops_per_image=self.cost.flops_per_image,
             flops_by_part=self.cost.flops_by_part,
             peak_tflops=max(self.peaks),
-            memory_bytes=_memory(self.device),
+            memory_bytes=self.memory,
             warmup_seconds=self.warmup_seconds,
             baseline=self._baseline(rate),
         )
 
     def _baseline(self, rate: float) -> Baseline | None:
-        if self.reference is None:
+        if not self.theirs:
             return None
-        their_rate = 1 / statistics.median(self.theirs)
-        return Baseline(
-            dtype=str(self.reference.adapter.up.weight.dtype).removeprefix("torch."),
-            images_per_second=their_rate,
-            speedup=rate / their_rate,
-            agreement=self.agreement,
-        )
+        theirs = 1 / statistics.median(self.theirs)
+        return Baseline(images_per_second=theirs, speedup=rate / theirs, agreement=self.agreement)
 
 
-def _reference(model: Segmenter, device: torch.device) -> Segmenter:
-    """A copy that computes as the reference: all in float32 on a CPU, on a GPU only the decoders."""
-    reference = copy.deepcopy(model)
-    arrange_as_reference(reference)
-    parts = (
-        [reference.pixel_decoder, reference.query_decoder] if device.type == "cuda" else [reference]
-    )
-    for part in parts:
-        part.float()
-    return reference.to(device)
-
-
-def _pass(model: Segmenter, images: Tensor, size: Size) -> tuple[list[Tensor], dict[str, float]]:
-    """The classes [*size] of a batch, and the seconds of each part."""
-    clock = _Clock(images.device)
+def timed_parts(predictor: Predictor, pixels_BHW3: Tensor, sizes: list[Size]) -> dict[str, float]:
+    """The seconds of each part of `Predictor.predict`, with a wait after each."""
+    model: Segmenter = predictor.model
+    clock = Clock(predictor.device)
+    images = predictor.normalised(pixels_BHW3)
     taken = model.backbone(images)
     clock.mark("backbone")
-    features = model.adapter(images, taken)
-    clock.mark("adapter")
-    mask_features, scales = model.pixel_decoder(features)
-    clock.mark("pixel_decoder")
-    output = model.query_decoder(scales, mask_features)[-1]
-    clock.mark("query_decoder")
+    if model.config.head == "linear":
+        grid = (images.shape[2] // 16, images.shape[3] // 16)
+        output = model.linear_head([patches for patches, _ in taken], grid)
+        clock.mark("linear_head")
+    else:
+        features = model.adapter(images, taken)
+        clock.mark("adapter")
+        mask_features, scales = model.pixel_decoder(features)
+        clock.mark("pixel_decoder")
+        output = model.query_decoder(scales, mask_features)[-1]
+        clock.mark("query_decoder")
     square = (images.shape[2], images.shape[3])
-    classes = []
-    for logits, masks in zip(output.class_logits, output.mask_logits, strict=True):
-        scores_KHW = class_scores(logits, masks, square)
-        certainty(scores_KHW)  # as `segment` does it
-        classes.append(resized_argmax(scores_KHW, size))
+    for i, size in enumerate(sizes):
+        scores_KHW = image_scores(output, i, square)
+        certainty(scores_KHW)
+        resized_argmax(scores_KHW, size).cpu()
     clock.mark("postprocess")
-    return classes, clock.seconds
-
-
-def _matmul_tflops(device: torch.device, dtype: torch.dtype) -> float:
-    """Of one product of large square matrices, the best of three."""
-    side = _MATMUL[device.type]
-    a, b = (torch.ones(side, side, dtype=dtype, device=device) for _ in range(2))
-    best = float("inf")
-    for _ in range(3):
-        clock = _Clock(device)
-        a @ b
-        clock.mark("product")
-        best = min(best, clock.seconds["product"])
-    return 2 * side**3 / best / 1e12
-
-
-def _dtype(name: str) -> torch.dtype:
-    if name not in DTYPES:
-        raise ConfigError(f"unknown dtype '{name}': there are {', '.join(DTYPES)}")
-    return DTYPES[name]
-
-
-def hardware(device: torch.device) -> str:
-    """What computes: the GPU's name, or the CPU's and its cores."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return f"{os.cpu_count()} x {names[0] if names else platform.processor() or platform.machine()}"
-
-
-def _memory(device: torch.device) -> int:
-    return torch.cuda.max_memory_allocated() if device.type == "cuda" else peak_bytes()
+    return clock.seconds
 
 
 def format_model(speed: ModelSpeed) -> str:
     """A table for people."""
     bench = speed.bench
+    rows, columns = bench.original_size
     lines = [
         f"{bench.preset}, {bench.image_size}x{bench.image_size}, batch {bench.batch_size}, {bench.dtype}"
-        f"{', compiled' if bench.compiled else ''}, {speed.hardware}, {speed.threads} threads",
+        f"{', compiled' if bench.compiled else ''}; classes at {columns}x{rows}",
+        f"  {speed.hardware}, {speed.threads} threads, torch {speed.torch}",
         f"  {speed.images_per_second:.3g} images/s, {speed.tflops:.3g} TFLOP/s: "
         f"{speed.share_of_peak:.1%} of the {speed.peak_tflops:.3g} of a plain matmul in this run",
-        f"  first pass {speed.warmup_seconds:.1f} s, memory {speed.memory_bytes / 1e9:.2f} GB",
+        f"  first batch {speed.warmup_seconds:.1f} s, memory {speed.memory_bytes / 1e9:.2f} GB",
         "  part              s/image   share   TFLOP/s",
+        *_part_lines(speed),
     ]
-    total = sum(speed.seconds.values())
-    for part, seconds in speed.seconds.items():
-        an_image = seconds / bench.batch_size
-        flops = speed.flops_by_part.get(part)
-        rate = f"{flops / an_image / 1e12:9.3f}" if flops else "        -"
-        lines.append(f"  {part:15s} {an_image:9.4f}  {seconds / total:6.1%} {rate}")
     if speed.baseline is not None:
         base = speed.baseline
         lines.append(
-            f"  the reference's arrangement ({base.dtype}, batch 1): {base.images_per_second:.3g} "
+            f"  the reference's arrangement, one image at a time: {base.images_per_second:.3g} "
             f"images/s\n  ours is {base.speedup:.2f} times as fast; of an image's pixels "
-            f"{base.agreement:.2%} are equal (random weights)"
+            f"{base.agreement:.2%} have the same class (drawn weights)"
         )
     return "\n".join(lines)
+
+
+def _part_lines(speed: ModelSpeed) -> list[str]:
+    total, lines = sum(speed.seconds.values()), []
+    for part, seconds in speed.seconds.items():
+        an_image = seconds / speed.bench.batch_size
+        flops = speed.flops_by_part.get(part)
+        rate = f"{flops / an_image / 1e12:9.3f}" if flops else "        -"
+        lines.append(f"  {part:15s} {an_image:9.4f}  {seconds / total:6.1%} {rate}")
+    return lines

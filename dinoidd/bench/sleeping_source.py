@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from dinoidd.inference.source import DTYPES, ModelSource
+from dinoidd.inference.dtype import DTYPES
+from dinoidd.inference.source import ModelSource
 from dinoidd.models import Segmenter
 from dinoidd.models.config import SegmenterConfig
 from dinoidd.models.query_decoder import QueryOutput

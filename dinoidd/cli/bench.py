@@ -5,6 +5,7 @@ import json
 import os
 from typing import TYPE_CHECKING
 
+from dinoidd.cli.bench_model import add_model_bench
 from dinoidd.cli.options import add_input_options, add_storage_options, inputs_of
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     train.add_argument("--uncached-epochs", type=int, default=2, metavar="N", help="(2)")
     train.add_argument("--batch-size", type=int, default=8, metavar="N", help="images a step (8)")
     train.set_defaults(measure=_train)
+    add_model_bench(benches)
     _add_scale(benches)
     _add_faults(benches)
 
@@ -115,7 +117,7 @@ def _pipeline(args: argparse.Namespace, folder: str) -> tuple[dict[str, object],
     from dinoidd.bench.pipeline import format_speed, measure_pipeline
     from dinoidd.config import SegmentConfig
     from dinoidd.data.generate import generate_dataset
-    from dinoidd.inference.predictor import pick_device
+    from dinoidd.inference.device import pick_device
 
     device = pick_device(args.device)
     if args.input is None:

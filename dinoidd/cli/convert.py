@@ -89,7 +89,7 @@ def _convert_published(args: argparse.Namespace, output: Path) -> int:
     from dinoidd.checkpoint.file import save_checkpoint
     from dinoidd.checkpoint.load import load_published
     from dinoidd.classes import load_class_table
-    from dinoidd.inference.source import DTYPES
+    from dinoidd.inference.dtype import DTYPES
     from dinoidd.models import preset
     from dinoidd.models.config import SAT_MEAN, SAT_STD, resized
 
@@ -116,7 +116,7 @@ def _convert_published(args: argparse.Namespace, output: Path) -> int:
 def _join(args: argparse.Namespace, output: Path) -> int:
     from dinoidd.checkpoint.file import save_checkpoint
     from dinoidd.checkpoint.model import load_model
-    from dinoidd.inference.source import DTYPES
+    from dinoidd.inference.dtype import DTYPES
 
     dtype = None if args.dtype is None else DTYPES[args.dtype]
     model, found = load_model(args.trained, storage_options(args), dtype, base=args.base)

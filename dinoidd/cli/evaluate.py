@@ -4,7 +4,12 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from dinoidd.cli.options import add_base_option, add_storage_options, storage_options
+from dinoidd.cli.options import (
+    add_base_option,
+    add_dtype_option,
+    add_storage_options,
+    storage_options,
+)
 from dinoidd.cli.window_options import add_window_options, windows_of
 from dinoidd.errors import ConfigError
 
@@ -86,14 +91,10 @@ def _add_results(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_running(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("running").add_argument
+    group = parser.add_argument_group("running")
+    add = group.add_argument
     add("--device", choices=("auto", "cuda", "cpu"), default="auto", help="of --checkpoint")
-    add(
-        "--dtype",
-        choices=("auto", "float32", "bfloat16"),
-        default="auto",
-        help="of --checkpoint (auto: bfloat16 on GPUs)",
-    )
+    add_dtype_option(group)
     add("--workers", type=int, metavar="N", help="processes (default: one a CPU core)")
     add("--ray", action="store_true", help="count on a Ray cluster instead")
     add("--address", help="a Ray cluster; without it RAY_ADDRESS, or an embedded Ray")

@@ -3,6 +3,8 @@
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from dinoidd.config import DTYPES
+
 if TYPE_CHECKING:
     from dinoidd.storage import StorageOptions
 
@@ -13,6 +15,26 @@ def add_base_option(parser: argparse._ActionsContainer) -> None:
         "--base",
         metavar="FILE",
         help="what a checkpoint of `dinoidd train` was trained on, where that has moved",
+    )
+
+
+def add_dtype_option(parser: argparse._ActionsContainer) -> None:
+    """`--dtype`, of commands that run a model."""
+    parser.add_argument(
+        "--dtype",
+        choices=DTYPES,
+        default="auto",
+        help="auto: bfloat16 on GPUs and on CPUs that multiply it, else float32; float8 and int8 are "
+        "bfloat16 with the backbone's matrices in 8 bits",
+    )
+
+
+def add_compile_option(parser: argparse._ActionsContainer) -> None:
+    """`--compile`, of commands that run a model."""
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="compile the model: a minute or more at the first image, faster after it",
     )
 
 

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 from dinoidd.cli.options import (
     add_accelerator_option,
     add_base_option,
+    add_compile_option,
+    add_dtype_option,
     add_storage_options,
     storage_options,
 )
 from dinoidd.cli.window_options import add_window_options, windows_of
-from dinoidd.config import DTYPES
 from dinoidd.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ _FIELDS = (
     "base",
     "classes",
     "image_size",
+    "compile",
     "dtype",
     "batch_size",
     "threads",
@@ -51,7 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_base_option(parser)
     add("--classes", metavar="NAME|FILE", help="class table of a preset (idd)")
     add("--image-size", type=int, metavar="N", help="pixels of the model's square (the model's)")
-    add("--dtype", choices=DTYPES, default="auto", help="(auto: bfloat16 on GPUs)")
+    add_dtype_option(parser)
+    add_compile_option(parser)
     add("--batch-size", type=int, default=8, metavar="N", help="images a forward (8)")
     add("--threads", type=int, default=8, metavar="N", help="downloads at a time in one task (8)")
     add("--device", choices=("auto", "cuda", "cpu"), default="auto")

@@ -6,7 +6,12 @@ from collections import Counter
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from dinoidd.cli.options import add_base_option, add_storage_options, storage_options
+from dinoidd.cli.options import (
+    add_base_option,
+    add_dtype_option,
+    add_storage_options,
+    storage_options,
+)
 from dinoidd.cli.window_options import add_window_options, windows_of
 from dinoidd.errors import ConfigError
 
@@ -49,12 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--classes", default="idd", help="class table of a preset (idd)")
     parser.add_argument("--seed", type=int, default=0, help="of a preset's random weights (0)")
     parser.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto")
-    parser.add_argument(
-        "--dtype",
-        choices=("auto", "float32", "bfloat16"),
-        default="auto",
-        help="(auto: bfloat16 on GPUs)",
-    )
+    add_dtype_option(parser)
     for option, default, text in (
         ("--image-size", None, "pixels of the model's square (the model's own)"),
         ("--batch-size", 8, "images a forward; with --window, windows (8)"),
@@ -117,14 +117,14 @@ def _predict(args: argparse.Namespace, listing: "Listing", output: "Path") -> Co
 
 def _segmenter(args: argparse.Namespace) -> "Segmenter":
     from dinoidd.inference.source import ModelSource
-    from dinoidd.segmenter import Segmenter, pick_dtype
+    from dinoidd.segmenter import Segmenter
 
     source = ModelSource(
         checkpoint=args.checkpoint,
         base=args.base,
         preset=args.preset,
         classes=args.classes,
-        dtype=pick_dtype(args.dtype, args.device),
+        dtype=args.dtype,
         seed=args.seed,
         storage=storage_options(args),
     )

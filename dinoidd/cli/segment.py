@@ -7,12 +7,14 @@ import sys
 from dinoidd.cli.options import (
     add_accelerator_option,
     add_base_option,
+    add_compile_option,
+    add_dtype_option,
     add_input_options,
     add_storage_options,
     inputs_of,
 )
 from dinoidd.cli.window_options import add_window_options, windows_of
-from dinoidd.config import DTYPES, SegmentConfig
+from dinoidd.config import SegmentConfig
 
 _DEFAULTS = {f.name: f.default for f in dataclasses.fields(SegmentConfig)}
 
@@ -53,7 +55,8 @@ def _add_speed(parser: argparse.ArgumentParser) -> None:
     _number(speed, "--actors", "processes with a model (one a GPU, or one)")
     _number(speed, "--image-size", "pixels of the model's square (the model's own)")
     _number(speed, "--threads", "downloads at a time in one task")
-    speed.add_argument("--dtype", choices=DTYPES, default="auto", help="(auto: bfloat16 on GPUs)")
+    add_dtype_option(speed)
+    add_compile_option(speed)
     speed.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto")
     add_accelerator_option(speed)
     _number(speed, "--rows-per-chunk", "images a unit of work (up to 64)")

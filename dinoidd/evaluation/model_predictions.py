@@ -14,7 +14,8 @@ from dinoidd.data.image import decode_image
 from dinoidd.data.listing import list_images
 from dinoidd.errors import CheckpointError, ImageError
 from dinoidd.evaluation.predictions import FilePredictions, Listed
-from dinoidd.inference.predictor import Prediction, Scorer, pick_device
+from dinoidd.inference.device import pick_device
+from dinoidd.inference.predictor import Prediction, Scorer
 from dinoidd.inference.scorer import make_scorer
 from dinoidd.inference.source import ModelSource
 from dinoidd.inference.windows import Framing

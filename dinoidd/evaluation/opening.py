@@ -60,7 +60,7 @@ def open_model(
     Args:
         base: of a checkpoint of `train`, the file that it was trained on; None: where that was.
         device: `cuda`, `cpu`, or `auto`: the GPU where there is one.
-        dtype: `float32`, `bfloat16`, or `auto`: bfloat16 on GPUs, as `dinoidd segment` has it.
+        dtype: see `pick_dtype`.
         windows: that slide over the images; None: whole images.
 
     Raises:
@@ -69,15 +69,13 @@ def open_model(
     """
     from dinoidd.evaluation.model_predictions import ModelPredictions  # imports torch
     from dinoidd.inference.source import ModelSource
-    from dinoidd.segmenter import pick_dtype
 
-    dtype = pick_dtype(dtype, device)
     source = ModelSource(
         checkpoint=normalise(checkpoint),
         base=None if base is None else normalise(base),
         dtype=dtype,
         storage=options,
-    )
+    ).settled(device)
     model = ModelPredictions(
         uri=normalise(images), source=source, device=device, windows=windows, options=options
     )

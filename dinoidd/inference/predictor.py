@@ -11,9 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dinoidd.inference.compilation import compile_parts
 from dinoidd.models import Segmenter
 from dinoidd.models.argmax import resized_argmax
+from dinoidd.models.fusion import fuse
+from dinoidd.models.linear import PatchOutput
 from dinoidd.models.pixels import PixelNorm
+from dinoidd.models.query_decoder import QueryOutput
 from dinoidd.models.scores import image_scores
 from dinoidd.models.semantic import Certainty, certainty
 
@@ -61,20 +65,26 @@ class Scorer(Protocol):
         ...
 
 
-def pick_device(name: str = "auto") -> str:
-    """`cuda` or `cpu`; `auto` is the GPU where this machine has one."""
-    if name != "auto":
-        return name
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 class Predictor:
     """Whole-image inference: the image comes resized to the model's square, the answer goes back to
     the original size by bilinear resizing of the class scores."""
 
-    def __init__(self, model: Segmenter, device: str | torch.device = "cpu") -> None:
+    def __init__(
+        self,
+        model: Segmenter,
+        device: str | torch.device = "cpu",
+        *,
+        compiled_batch: int | None = None,
+    ) -> None:
+        """`compiled_batch` is the size of batches that the model is compiled for; None: it is not. The
+        model is rewritten for inference (see `fuse`), and can neither be trained nor saved any more."""
         self.device = torch.device(device)
-        self.model = model.to(self.device).eval()
+        self.model = fuse(model.to(self.device).eval())
+        if self.device.type == "cuda":
+            self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if compiled_batch is not None:
+            compile_parts(self.model)
+        self._compiled_batch = compiled_batch
         self.dtype = model.backbone.cls_token.dtype
         self._normalise = PixelNorm(model.config, self.device)
 
@@ -91,10 +101,27 @@ class Predictor:
     def scored(self, images: Images, sizes: Sequence[Size]) -> Iterator[Scored]:
         """See `Scorer`."""
         assert isinstance(images, np.ndarray), "frames are for windows"
-        output = self.model(self.normalise(images))[-1]
+        output = self.forward(self.normalise(images))
         for i in range(len(images)):
             scores_Khw = image_scores(output, i, images.shape[1:3])
             yield Scored(scores_Khw, certainty(scores_Khw))
+
+    def forward(self, images_B3HW: Tensor) -> QueryOutput | PatchOutput:
+        """The network's output for normalised images.
+
+        For a compiled model a smaller batch is filled up with its last image, since each size of batch
+        would be compiled anew; the output has these images as well.
+        """
+        size = self._compiled_batch or 0
+        if (missing := size - len(images_B3HW)) > 0:
+            filler = images_B3HW[-1:].expand(missing, -1, -1, -1)
+            images_B3HW = torch.cat([images_B3HW, filler])
+        try:
+            return self.model(images_B3HW)[-1]
+        except torch.OutOfMemoryError:
+            if size > 1:  # the caller comes again with half as many
+                self._compiled_batch = size // 2
+            raise
 
     def normalise(self, images_BHW3: np.ndarray) -> Tensor:
         """uint8 images as the network wants them: [B, 3, H, W] in the model's dtype."""

@@ -10,11 +10,10 @@ from dinoidd.checkpoint.load import random_weights
 from dinoidd.checkpoint.model import load_model, read_model_info
 from dinoidd.classes import ClassTable, load_class_table
 from dinoidd.errors import CheckpointError, ConfigError
+from dinoidd.inference.dtype import DTYPES, check_dtype, in_dtype, pick_dtype
 from dinoidd.models import Segmenter, SegmenterConfig, preset
 from dinoidd.models.config import resized
 from dinoidd.storage import StorageOptions, shown
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +24,7 @@ class ModelSource:
     base: str | None = None  # of a file of `train`: where its base is now; None: where it was
     preset: str | None = None  # a preset's name: random weights
     classes: str = "idd"  # class table of a preset; a checkpoint has its own
-    dtype: str = "float32"
+    dtype: str = "float32"  # a name of `DTYPES`, or `auto` until it is `settled`
     seed: int = 0  # of a preset's random weights
     weights: str | None = None  # sha256 that the checkpoint has to have; None: any
     storage: StorageOptions = StorageOptions()
@@ -37,8 +36,7 @@ class ModelSource:
             raise ConfigError(
                 f"--base {self.base} goes with the --checkpoint that was trained on it"
             )
-        if self.dtype not in DTYPES:
-            raise ConfigError(f"unknown dtype '{self.dtype}': there are {', '.join(DTYPES)}")
+        check_dtype(self.dtype)
 
     def describe(self) -> "ModelDescription":
         """Check everything that can be checked without loading weights.
@@ -66,9 +64,15 @@ class ModelSource:
         weights = None if self.checkpoint is None else model.weights
         return replace(self, dtype=model.dtype, weights=weights)
 
+    def settled(self, device: str) -> "ModelSource":
+        """The same source in a dtype that the device computes in (see `pick_dtype`)."""
+        return replace(self, dtype=pick_dtype(self.dtype, device, self.describe().config))
+
     def load(self) -> Segmenter:
         """The model on the CPU, in the wanted dtype; a remote file is downloaded once a machine."""
-        dtype = DTYPES[self.dtype]
+        return in_dtype(self._loaded(DTYPES[self.dtype]), self.dtype)
+
+    def _loaded(self, dtype: torch.dtype) -> Segmenter:
         if self.checkpoint is not None:
             model, info = load_model(
                 self.checkpoint, self.storage, dtype, base=self.base, weights=self.weights or ""

@@ -37,17 +37,11 @@ class WindowPredictor:
     """See `dinoidd.inference.predictor.Scorer`. One view's scores are at the view's size; those of
     several are at the image's, and made as in DINOv3's evaluation: softmax of each, then the mean."""
 
-    def __init__(
-        self,
-        model: Segmenter,
-        windows: Windows,
-        device: str | torch.device = "cpu",
-        batch_size: int = 8,
-    ) -> None:
+    def __init__(self, whole: Predictor, windows: Windows, batch_size: int = 8) -> None:
         """`batch_size` is windows a forward; where memory is short, fewer are tried."""
-        self._whole = Predictor(model, device)
+        self._whole = whole
         self._windows, self._batch_size = windows, batch_size
-        self._classes = model.config.classes
+        self._classes = whole.model.config.classes
         self._weights_SS = blend_weights(windows, self.device)
 
     @property
@@ -108,7 +102,7 @@ class WindowPredictor:
             side = self._windows.size
             padded = -(-side // _MULTIPLE) * _MULTIPLE
             pixels = [tile.pixels(side) for tile in tiles]
-            output = self._whole.model(torch.stack([self._padded(p, padded) for p in pixels]))[-1]
+            output = self._whole.forward(torch.stack([self._padded(p, padded) for p in pixels]))
         except torch.OutOfMemoryError:
             if len(tiles) == 1:
                 raise

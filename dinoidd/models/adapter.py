@@ -117,6 +117,7 @@ class Adapter(nn.Module):
         self.norm2 = nn.BatchNorm2d(dim)
         self.norm3 = nn.BatchNorm2d(dim)
         self.norm4 = nn.BatchNorm2d(dim)
+        self.to_finest = nn.Identity()  # of the patches that are added at stride 4; see `fusion`
 
     def forward(self, image_B3HW: Tensor, taken: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
         """`taken` is what the backbone returned for the same image."""
@@ -133,7 +134,8 @@ class Adapter(nn.Module):
             c_BND = interaction(c_BND, points_N2, sizes, patches, grid)
         c2, c3, c4 = tokens_to_maps(c_BND, sizes)
         c1 = self.up(c2) + c1
-        vit_maps = [tokens_to_maps(patches, [grid])[0] for patches, _ in taken]
+        first, *others = (patches for patches, _ in taken)
+        vit_maps = [tokens_to_maps(p, [grid])[0] for p in (self.to_finest(first), *others)]
         norms = (self.norm1, self.norm2, self.norm3, self.norm4)
         levels = zip(norms, (c1, c2, c3, c4), vit_maps, strict=True)
         return [norm(c + _resize(v, c.shape[2:])) for norm, c, v in levels]

@@ -46,15 +46,15 @@ class Attention(nn.Module):
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
         self.heads = config.heads
-        self.prefix = 1 + config.storage_tokens
         self.qkv = QKV(config.embed_dim, config.qkv_bias)
         self.proj = nn.Linear(config.embed_dim, config.embed_dim)
 
     def forward(self, x_BND: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
         B, N, D = x_BND.shape
-        qkv = self.qkv(x_BND).view(B, N, 3, self.heads, D // self.heads)
-        q_BhNd, k_BhNd, v_BhNd = qkv.permute(2, 0, 3, 1, 4)
-        q_BhNd, k_BhNd = (rotate(t, *rope, self.prefix) for t in (q_BhNd, k_BhNd))
+        qkv = self.qkv(x_BND).view(B, N, 3 * self.heads, D // self.heads)
+        q_k = rotate(qkv[:, :, : 2 * self.heads], *rope)  # in one pass
+        q_BhNd, k_BhNd = q_k.transpose(1, 2).chunk(2, dim=1)
+        v_BhNd = qkv[:, :, 2 * self.heads :].transpose(1, 2)
         out = F.scaled_dot_product_attention(q_BhNd, k_BhNd, v_BhNd)
         return self.proj(out.transpose(1, 2).reshape(B, N, D))
 
@@ -85,8 +85,9 @@ class LayerScale(nn.Module):
         super().__init__()
         self.gamma = nn.Parameter(torch.ones(dim))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.gamma
+    def forward(self, x: Tensor, branch: Tensor) -> Tensor:
+        """The branch scaled and added, in one pass."""
+        return torch.addcmul(x, branch, self.gamma)
 
 
 class Block(nn.Module):
@@ -101,8 +102,8 @@ class Block(nn.Module):
         self.ls2 = LayerScale(dim)
 
     def forward(self, x_BND: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
-        x_BND = x_BND + self.ls1(self.attn(self.norm1(x_BND), rope))
-        return x_BND + self.ls2(self.mlp(self.norm2(x_BND)))
+        x_BND = self.ls1(x_BND, self.attn(self.norm1(x_BND), rope))
+        return self.ls2(x_BND, self.mlp(self.norm2(x_BND)))
 
 
 class Backbone(nn.Module):
@@ -116,7 +117,9 @@ class Backbone(nn.Module):
         self.storage_tokens = normal_table(1, config.storage_tokens, dim, std=0.02)
         self.mask_token = normal_table(1, dim, std=0.02)  # of the pretraining; unused here
         self.patch_embed = PatchEmbed(config)
-        self.rope_embed = RotaryEmbedding(config.head_dim, config.rope_base)
+        self.rope_embed = RotaryEmbedding(
+            config.head_dim, config.rope_base, prefix=1 + config.storage_tokens
+        )
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.norm = nn.LayerNorm(dim, eps=config.norm_eps)
         if config.local_cls_norm:

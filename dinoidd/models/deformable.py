@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dinoidd.models import gathered_sampling
+
 Size = tuple[int, int]  # rows, columns
 
 
@@ -25,9 +27,9 @@ class DeformableAttention(nn.Module):
         self.attention_weights = nn.Linear(dim, heads * levels * points)
         self.value_proj = nn.Linear(dim, value_dim)
         self.output_proj = nn.Linear(value_dim, dim)
-        self._look_around()
+        self.look_around()
 
-    def _look_around(self) -> None:
+    def look_around(self) -> None:
         """Start with every head looking its own way, point p at distance p + 1, all weighted alike."""
         if self.sampling_offsets.weight.is_meta:
             return
@@ -46,41 +48,60 @@ class DeformableAttention(nn.Module):
         self, query_BQD: Tensor, reference_Q2: Tensor, value_BND: Tensor, sizes: list[Size]
     ) -> Tensor:
         """Attend; `reference_Q2` holds (x, y) in 0..1, `sizes` the levels' maps in value order."""
-        B, Q, _ = query_BQD.shape
-        h, L, P = self.heads, self.levels, self.points
         value = self.value_proj(value_BND)
-        value_BNhd = value.unflatten(2, (h, -1))
-        # Queries go last: softmax and sums over points are then vectorised. Locations stay in
-        # float32: bfloat16 has 8 bits, and a map 128 wide needs more than that.
-        offsets = self.sampling_offsets(query_BQD).float().view(B, Q, h, L, P, 2)
-        offsets_LBhPQ2 = offsets.permute(3, 0, 2, 4, 1, 5)
-        per_cell = torch.tensor([(2 / w, 2 / h_) for h_, w in sizes], device=offsets.device)
-        grid = torch.addcmul(reference_Q2 * 2 - 1, offsets_LBhPQ2, per_cell.view(L, 1, 1, 1, 1, 2))
-        weights = self.attention_weights(query_BQD).float().view(B, Q, h, L * P)
-        weights_BhLPQ = weights.permute(0, 2, 3, 1).softmax(2).unflatten(2, (L, P))
-        sampled = sample_levels(value_BNhd, grid, weights_BhLPQ, sizes)
-        return self.output_proj(sampled.to(value.dtype))
+        attended = attend(
+            value.unflatten(2, (self.heads, -1)),
+            self.sampling_offsets(query_BQD),
+            self.attention_weights(query_BQD),
+            reference_Q2,
+            sizes,
+        )
+        return self.output_proj(attended.to(value.dtype))
 
 
-def sample_levels(
-    value_BNhd: Tensor, grid_LBhPQ2: Tensor, weights_BhLPQ: Tensor, sizes: list[Size]
+def attend(
+    value_BNhd: Tensor, offsets: Tensor, logits: Tensor, reference_Q2: Tensor, sizes: list[Size]
 ) -> Tensor:
-    """Weighted sum of bilinear samples (zeros outside), as [B, Q, h * d] in float32.
+    """Weighted sums of bilinear samples (zeros outside), as [B, Q, h * d], float32 or the values' dtype;
+    in the way that is fastest where the values are. `sampled_attention` is the one to compare with.
 
-    The grid holds (x, y) in -1..1, from edge to edge of each level's map.
+    Args:
+        offsets: [B, Q, h * L * P * 2], (x, y) in pixels of each level's map.
+        logits: [B, Q, h * L * P], before the softmax over L * P.
+        reference_Q2: (x, y) in 0..1, float32.
+        sizes: the levels' maps in the order of the values.
+    """
+    if gathered_sampling.takes(value_BNhd, offsets, logits):
+        return gathered_sampling.gathered_attention(
+            value_BNhd, offsets, logits, reference_Q2, sizes
+        )
+    return sampled_attention(value_BNhd, offsets, logits, reference_Q2, sizes)
+
+
+def sampled_attention(
+    value_BNhd: Tensor, offsets: Tensor, logits: Tensor, reference_Q2: Tensor, sizes: list[Size]
+) -> Tensor:
+    """See `attend`; by `grid_sample`, float32.
+
+    Queries go last: softmax and sums over points are then vectorised. Places stay in float32: bfloat16
+    has 8 bits, and a map 128 wide needs more than that.
     """
     B, _, h, d = value_BNhd.shape
-    P, Q = weights_BhLPQ.shape[3:]
-    grid = grid_LBhPQ2.flatten(1, 2)  # L, B*h, P, Q, 2
-    weights = weights_BhLPQ.flatten(0, 1)  # B*h, L, P, Q
+    Q, L = len(reference_Q2), len(sizes)
+    offsets_LBhPQ2 = offsets.float().view(B, Q, h, L, -1, 2).permute(3, 0, 2, 4, 1, 5)
+    per_cell = torch.tensor([(2 / w, 2 / h_) for h_, w in sizes], device=offsets.device)
+    grid = torch.addcmul(reference_Q2 * 2 - 1, offsets_LBhPQ2, per_cell.view(L, 1, 1, 1, 1, 2))
+    weights_BhNQ = logits.float().view(B, Q, h, -1).permute(0, 2, 3, 1).softmax(2)
+    weights = weights_BhNQ.unflatten(2, (L, -1)).flatten(0, 1)  # B*h, L, P, Q
     total = value_BNhd.new_zeros((B * h, d, Q), dtype=torch.float32)
     start = 0
     for level, (height, width) in enumerate(sizes):
         part = value_BNhd[:, start : start + height * width]
         start += height * width
         maps = part.permute(0, 2, 3, 1).reshape(B * h, d, height, width).float()
-        samples = F.grid_sample(maps, grid[level], mode="bilinear", align_corners=False)
-        for point in range(P):
+        places = grid[level].flatten(0, 1)  # B*h, P, Q, 2; from edge to edge of the map -1..1
+        samples = F.grid_sample(maps, places, mode="bilinear", align_corners=False)
+        for point in range(samples.shape[2]):
             total = torch.addcmul(total, samples[:, :, point], weights[:, None, level, point])
     return total.unflatten(0, (B, h)).flatten(1, 2).transpose(1, 2)
 

@@ -93,6 +93,33 @@ class MaskEmbed(nn.Module):
         first, second, third = self.layers
         return third(F.relu(second(F.relu(first(x)))))
 
+    def masks(self, x_BQC: Tensor, features_BCHW: Tensor) -> Tensor:
+        """Each query's mask logits [B, Q, H, W]."""
+        masks = self(x_BQC) @ features_BCHW.flatten(2)
+        return masks.unflatten(2, features_BCHW.shape[2:])
+
+
+class FoldedMaskEmbed(nn.Module):
+    """A mask embedding that has taken in the 1x1 convolution before the mask features: one more output
+    is what the convolution's bias adds to all of a query's mask."""
+
+    def __init__(self, embed: MaskEmbed, matrix_CD: Tensor, bias_C: Tensor) -> None:
+        super().__init__()
+        last: nn.Linear
+        self.first, self.second, last = embed.layers  # type: ignore[assignment]
+        folded = torch.cat([matrix_CD, bias_C[:, None]], dim=1).T  # [D + 1, C]
+        self.last = nn.Linear(last.in_features, len(folded), device="meta")
+        weight, bias = folded @ last.weight.float(), folded @ last.bias.float()
+        self.last.weight = nn.Parameter(weight.to(last.weight.dtype), requires_grad=False)
+        self.last.bias = nn.Parameter(bias.to(last.weight.dtype), requires_grad=False)
+
+    def masks(self, x_BQC: Tensor, features_BDHW: Tensor) -> Tensor:
+        """As `MaskEmbed.masks`, of the features before that convolution."""
+        embedding = self.last(F.relu(self.second(F.relu(self.first(x_BQC)))))
+        weights_BQD, added_BQ1 = embedding[..., :-1], embedding[..., -1:]
+        masks = torch.baddbmm(added_BQ1, weights_BQD, features_BDHW.flatten(2))
+        return masks.unflatten(2, features_BDHW.shape[2:])
+
 
 class QueryDecoder(nn.Module):
     """The classifier is apart from the no-object row: one is trained, the other kept."""
@@ -147,7 +174,7 @@ class QueryDecoder(nn.Module):
     def _predict(self, x_BQC: Tensor, mask_features: Tensor) -> QueryOutput:
         normed = self.post_norm(x_BQC)
         classes = torch.cat([self.classifier(normed), self.no_object(normed)], dim=-1)
-        masks = torch.einsum("bqc,bchw->bqhw", self.mask_embed(normed), mask_features)
+        masks = self.mask_embed.masks(normed, mask_features)
         return QueryOutput(class_logits=classes, mask_logits=masks, queries=normed)
 
     def _allowed(self, x_BQC: Tensor, features_BCHW: Tensor) -> Tensor:
@@ -157,8 +184,8 @@ class QueryDecoder(nn.Module):
         instead of every layer's masks.
         """
         with torch.no_grad():
-            embedding = self.mask_embed(self.post_norm(x_BQC))
-            inside = torch.einsum("bqc,bchw->bqhw", embedding, features_BCHW).flatten(2) >= 0
+            masks = self.mask_embed.masks(self.post_norm(x_BQC), features_BCHW)
+            inside = masks.flatten(2) >= 0
             return (inside | ~inside.any(dim=-1, keepdim=True))[:, None]
 
 

@@ -13,8 +13,10 @@ class RotaryEmbedding(nn.Module):
     would share an angle.
     """
 
-    def __init__(self, head_dim: int, base: float) -> None:
+    def __init__(self, head_dim: int, base: float, prefix: int = 0) -> None:
+        """The first `prefix` tokens (class and storage) have no position: their angle is 0."""
         super().__init__()
+        self.base, self.prefix = base, prefix
         # On the CPU even in a model on the meta device: there, arithmetic makes torch import 80 MB.
         exponent = torch.arange(head_dim // 4, dtype=torch.float32, device="cpu") / (head_dim // 4)
         self.register_buffer("periods", torch.tensor((base**exponent).tolist()))
@@ -22,29 +24,35 @@ class RotaryEmbedding(nn.Module):
         self._tables: tuple[Tensor, Tensor] | None = None
 
     def tables(self, height: int, width: int) -> tuple[Tensor, Tensor]:
-        """Cosine and sine for a grid of height x width patches, each [height * width, head_dim]."""
+        """Cosine and signed sine, as `rotate` takes them, of the prefix and a grid of height x width
+        patches: [prefix + height * width, head_dim] each."""
         periods = self.get_buffer("periods")
         key = (height, width, periods.device, periods.data_ptr())
         if self._tables is None or key != self._key:
-            self._key, self._tables = key, _tables(periods.float(), height, width)
+            self._key = key
+            self._tables = _tables(periods.float(), height, width, self.prefix)
         return self._tables
 
 
-def _tables(periods: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+def _tables(periods: Tensor, height: int, width: int, prefix: int) -> tuple[Tensor, Tensor]:
     def centres(count: int) -> Tensor:
         steps = torch.arange(count, dtype=torch.float32, device=periods.device)
         return (steps + 0.5) / count * 2 - 1
 
     rows, columns = torch.meshgrid(centres(height), centres(width), indexing="ij")
     positions_N2 = torch.stack([rows, columns], dim=-1).flatten(0, 1)
-    angles = 2 * math.pi * positions_N2[:, :, None] / periods
-    angles_ND = angles.flatten(1, 2).tile(2)
-    return angles_ND.cos(), angles_ND.sin()
+    angles = (2 * math.pi * positions_N2[:, :, None] / periods).flatten(1, 2)
+    angles = torch.cat([angles.new_zeros(prefix, angles.shape[1]), angles])
+    sine = angles.sin()
+    return angles.cos().tile(2), torch.cat([-sine, sine], dim=1)
 
 
-def rotate(x_BhND: Tensor, cos_ND: Tensor, sin_ND: Tensor, prefix: int) -> Tensor:
-    """Rotate the tokens after the first `prefix` (class and storage tokens have no position)."""
-    fixed, moving = x_BhND[:, :, :prefix], x_BhND[:, :, prefix:].float()
-    first, second = moving.chunk(2, dim=-1)
-    moving = moving * cos_ND + torch.cat([-second, first], dim=-1) * sin_ND
-    return torch.cat([fixed, moving.to(x_BhND.dtype)], dim=2)
+def rotate(x_BNhd: Tensor, cos_ND: Tensor, sin_ND: Tensor) -> Tensor:
+    """Turn pairs, the first half of d with the second, by their token's angle; in float32 within.
+
+    With a signed sine this is one product and one sum over the halves swapped, for all tokens alike.
+    """
+    x = x_BNhd.float()
+    swapped = x.roll(x.shape[-1] // 2, dims=-1)
+    cos_N1D, sin_N1D = cos_ND[:, None], sin_ND[:, None]
+    return torch.addcmul(x * cos_N1D, swapped, sin_N1D).to(x_BNhd.dtype)

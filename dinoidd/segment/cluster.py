@@ -40,10 +40,6 @@ class Placement:
         """What Ray is told of the node, beside CPUs and GPUs."""
         return {} if self.accelerator_type is None else {"accelerator_type": self.accelerator_type}
 
-    @property
-    def best_dtype(self) -> str:
-        return "bfloat16" if self.device == "cuda" else "float32"
-
 
 def connect(address: str | None = None, *, cpus: int | None = None) -> None:
     """Join the cluster of `address` or `RAY_ADDRESS`, or start an embedded one on this machine, which

@@ -7,6 +7,7 @@ from typing import Any
 from dinoidd.config import SegmentConfig
 from dinoidd.data.manifest import FOLDER, ManifestInfo, read_manifest_info
 from dinoidd.errors import StorageError
+from dinoidd.inference.dtype import pick_dtype
 from dinoidd.inference.source import ModelDescription, ModelSource
 from dinoidd.interruption import terminated_as_interrupted
 from dinoidd.log import logger
@@ -173,8 +174,7 @@ def _begin(
     model: ModelDescription,
     placement: cluster.Placement,
 ) -> RunRecord:
-    dtype = placement.best_dtype if config.dtype == "auto" else config.dtype
-    model = replace(model, dtype=dtype)
+    model = replace(model, dtype=pick_dtype(config.dtype, placement.device, model.config))
     identity = _identity(config, manifest, model)
     record = make_record(config, manifest, model, identity, placement.actors)
     check_room(config, output, record.layout, manifest, placement, record.identity["image size"])

@@ -129,6 +129,7 @@ class Session:
             "image_size": self.image_size,
             "windows": config.windows,
             "batch_size": config.batch_size,
+            "compiled": config.compile,
             "device": self.placement.device,
             "threads": self.placement.threads,
         }

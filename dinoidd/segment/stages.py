@@ -119,6 +119,7 @@ class SegmentImages:
         batch_size: images at a time; with windows, windows a forward too.
         image_timeout: seconds to segment an image, for a batch as many times that; then its process
             ends. None: no limit.
+        compiled: through `torch.compile`.
 
     Raises:
         ClusterError: loading the model kills its process, or it cannot segment a blank image.
@@ -134,11 +135,13 @@ class SegmentImages:
         image_timeout: float | None = None,
         tries: Counting | None = None,
         windows: Windows | None = None,
+        compiled: bool = False,
     ) -> None:
         torch.set_num_threads(threads)
         self._framing = Framing(image_size=image_size, windows=windows)
         self._batch_size = batch_size
         self._image_timeout = image_timeout
+        self._compiled = compiled
         self._tries = tries or Tries()
         with loading(self._tries):
             self._predictor = self._load(source, device)
@@ -149,7 +152,9 @@ class SegmentImages:
         size = framing.image_size if framing.windows is None else framing.windows.size
         blank = [np.zeros((*shape, 3), np.uint8) for shape in framing.shapes((size, size))]
         try:
-            predictor = make_scorer(model, device, framing.windows, self._batch_size)
+            predictor = make_scorer(
+                model, device, framing.windows, self._batch_size, compiled=self._compiled
+            )
             predictor.predict(framing.batch([blank]), [(size, size)])
         except Exception as error:
             raise ClusterError(
