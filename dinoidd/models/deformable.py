@@ -1,15 +1,33 @@
-"""Multi-scale deformable attention (Deformable DETR, arXiv 2010.04159), in plain torch.
+"""Multi-scale deformable attention (Deformable DETR, arXiv 2010.04159).
 
+In plain torch, or on a GPU by the kernels of `deformable_triton.py`, which are held against it in tests.
 Shapes: B images, Q queries, N value tokens over all levels, h heads, L levels, P points, d head width.
 """
 
+import importlib
 import math
+from types import ModuleType
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 Size = tuple[int, int]  # rows, columns
+
+
+def _gpu_kernels() -> ModuleType | None:
+    """The kernels' module, or None without Triton, which comes with torch's GPU builds for Linux."""
+    if torch.version.cuda is None and torch.version.hip is None:
+        return None
+    try:
+        return importlib.import_module("dinoidd.models.deformable_triton")
+    except ModuleNotFoundError as error:
+        if error.name != "triton":
+            raise
+        return None
+
+
+kernels = _gpu_kernels()
 
 
 class DeformableAttention(nn.Module):
@@ -46,20 +64,39 @@ class DeformableAttention(nn.Module):
         self, query_BQD: Tensor, reference_Q2: Tensor, value_BND: Tensor, sizes: list[Size]
     ) -> Tensor:
         """Attend; `reference_Q2` holds (x, y) in 0..1, `sizes` the levels' maps in value order."""
-        B, Q, _ = query_BQD.shape
-        h, L, P = self.heads, self.levels, self.points
         value = self.value_proj(value_BND)
-        value_BNhd = value.unflatten(2, (h, -1))
-        # Queries go last: softmax and sums over points are then vectorised. Locations stay in
-        # float32: bfloat16 has 8 bits, and a map 128 wide needs more than that.
-        offsets = self.sampling_offsets(query_BQD).float().view(B, Q, h, L, P, 2)
-        offsets_LBhPQ2 = offsets.permute(3, 0, 2, 4, 1, 5)
-        per_cell = torch.tensor([(2 / w, 2 / h_) for h_, w in sizes], device=offsets.device)
-        grid = torch.addcmul(reference_Q2 * 2 - 1, offsets_LBhPQ2, per_cell.view(L, 1, 1, 1, 1, 2))
-        weights = self.attention_weights(query_BQD).float().view(B, Q, h, L * P)
-        weights_BhLPQ = weights.permute(0, 2, 3, 1).softmax(2).unflatten(2, (L, P))
-        sampled = sample_levels(value_BNhd, grid, weights_BhLPQ, sizes)
-        return self.output_proj(sampled.to(value.dtype))
+        value_BNhd = value.unflatten(2, (self.heads, -1))
+        offsets = self.sampling_offsets(query_BQD)
+        logits = self.attention_weights(query_BQD)
+        if kernels is not None and kernels.takes(value):
+            attend = kernels.fused_attention
+        else:
+            attend = plain_attention
+        return self.output_proj(attend(value_BNhd, offsets, logits, reference_Q2, sizes))
+
+
+def plain_attention(
+    value_BNhd: Tensor, offsets: Tensor, logits: Tensor, reference_Q2: Tensor, sizes: list[Size]
+) -> Tensor:
+    """Attended values, as [B, Q, h * d] in the values' dtype.
+
+    Args:
+        offsets: [B, Q, h * L * P * 2], (x, y) in cells of each level's map.
+        logits: [B, Q, h * L * P], before the softmax over L * P.
+        reference_Q2: (x, y) in 0..1, float32.
+        sizes: the levels' maps in value order.
+    """
+    B, Q, _ = logits.shape
+    h, L = value_BNhd.shape[2], len(sizes)
+    P = logits.shape[2] // (h * L)
+    # Queries go last: softmax and sums over points are then vectorised. Locations stay in
+    # float32: bfloat16 has 8 bits, and a map 128 wide needs more than that.
+    offsets_LBhPQ2 = offsets.float().view(B, Q, h, L, P, 2).permute(3, 0, 2, 4, 1, 5)
+    per_cell = torch.tensor([(2 / w, 2 / h_) for h_, w in sizes], device=offsets.device)
+    grid = torch.addcmul(reference_Q2 * 2 - 1, offsets_LBhPQ2, per_cell.view(L, 1, 1, 1, 1, 2))
+    weights = logits.float().view(B, Q, h, L * P)
+    weights_BhLPQ = weights.permute(0, 2, 3, 1).softmax(2).unflatten(2, (L, P))
+    return sample_levels(value_BNhd, grid, weights_BhLPQ, sizes).to(value_BNhd.dtype)
 
 
 def sample_levels(

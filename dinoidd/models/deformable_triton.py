@@ -1,7 +1,7 @@
 """Multi-scale deformable attention's sampling on a GPU, forward and backward, as Triton kernels.
 
-Softmax, places, bilinear samples (zeros outside) and their weighted sum are one pass over memory; the
-arithmetic is float32 whatever the tensors are. The plain torch version, `deformable.py`, is the reference.
+Softmax, places, bilinear samples (zeros outside) and their weighted sum are one pass over memory, in
+float32 whatever the tensors are. The plain torch version, in `deformable.py`, is the reference.
 Shapes: B images, Q queries, N value tokens over all levels, h heads, L levels, P points, d head width.
 Blocks in the kernels: q queries of one image and head, k its L * P points padded, d padded likewise.
 """
@@ -36,9 +36,10 @@ def fused_attention(
         reference_Q2: (x, y) in 0..1, float32.
         sizes: the levels' maps in value order.
     """
-    B, N, h, _ = value_BNhd.shape
+    B, N, h, d = value_BNhd.shape
     Q, points = len(reference_Q2), logits.shape[2] // h
-    assert N == sum(rows * columns for rows, columns in sizes), (N, sizes)
+    assert sum(rows * columns for rows, columns in sizes) == N, (N, sizes)
+    assert max(N, Q) * h * d < 2**31, value_BNhd.shape  # the kernels count within an image in int32
     assert points % len(sizes) == 0, (points, sizes)
     assert offsets.shape == (B, Q, 2 * h * points), (offsets.shape, B, Q, h, points)
     assert logits.shape == (B, Q, h * points), (logits.shape, B, Q, h, points)
@@ -134,15 +135,18 @@ def _launch(kernel: triton.JITFunction, tensors: list[Tensor], sizes: list[int])
 
 
 @triton.jit
-def _softmax(logits, q, heads, k: tl.constexpr, block_k: tl.constexpr):
-    """Largest logit and sum of exponentials of each query's `k` points, both [q], and weights [q, k]."""
-    column = tl.arange(0, block_k)[None, :]
-    at = logits + q[:, None] * (heads * k) + column
-    tile = tl.load(at, mask=column < k, other=float("-inf")).to(tl.float32)
-    top = tl.max(tile, axis=1)
-    weights = tl.exp(tile - top[:, None])
-    total = tl.sum(weights, axis=1)
-    return top, total, weights / total[:, None]
+def _softmax(logits, first, k: tl.constexpr, block_q: tl.constexpr):
+    """Largest of each query's `k` logits from `first` on, and the sum of their exponentials, both [q].
+
+    Not as a block [q, k]: its layout among the threads would have to be changed for every point.
+    """
+    top = tl.full((block_q,), float("-inf"), dtype=tl.float32)
+    for number in tl.static_range(k):
+        top = tl.maximum(top, tl.load(logits + first + number).to(tl.float32))
+    total = tl.zeros((block_q,), dtype=tl.float32)
+    for number in tl.static_range(k):
+        total += tl.exp(tl.load(logits + first + number).to(tl.float32) - top)
+    return top, total
 
 
 @triton.jit
@@ -194,7 +198,7 @@ def _forward_kernel(
     value += (image * N * heads + head) * d
     offsets += (image * Q * heads + head) * (2 * k)
     logits += (image * Q * heads + head) * k
-    top, total, _ = _softmax(logits, q, heads, k, block_k)
+    top, total = _softmax(logits, q * (heads * k), k, block_q)
     attended = tl.zeros((block_q, block_d), dtype=tl.float32)
     for level in tl.static_range(levels):
         rows, columns = sizes[2 * level], sizes[2 * level + 1]
@@ -250,7 +254,7 @@ def _backward_kernel(
     grad_offsets += (image * Q * heads + head) * (2 * k)
     logits += (image * Q * heads + head) * k
     grad_logits += (image * Q * heads + head) * k
-    top, total, weights = _softmax(logits, q, heads, k, block_k)
+    top, total = _softmax(logits, q * (heads * k), k, block_q)
 
     wide = tl.arange(0, block_d)[None, :]
     at = grad + (image * Q * heads + head) * d + q[:, None] * (heads * d) + wide
@@ -286,8 +290,9 @@ def _backward_kernel(
             of_weights = tl.where(column == number, of_weight[:, None], of_weights)
         value += rows * columns * (heads * d)
         grad_value += rows * columns * (heads * d)
-    mean = tl.sum(weights * of_weights, axis=1)
-    of_logits = weights * (of_weights - mean[:, None])
-    at = grad_logits + q[:, None] * (heads * k) + column
+    at = q[:, None] * (heads * k) + column
+    logit = tl.load(logits + at, mask=column < k, other=float("-inf")).to(tl.float32)
+    weights = tl.exp(logit - top[:, None]) / total[:, None]
+    of_logits = weights * (of_weights - tl.sum(weights * of_weights, axis=1)[:, None])
     stored = lives[:, None] & (column < k)
-    tl.store(at, of_logits.to(grad_logits.dtype.element_ty), mask=stored)
+    tl.store(grad_logits + at, of_logits.to(grad_logits.dtype.element_ty), mask=stored)
