@@ -1,9 +1,12 @@
-"""Multi-scale deformable attention (Deformable DETR, arXiv 2010.04159), in plain torch.
+"""Multi-scale deformable attention (Deformable DETR, arXiv 2010.04159).
 
+In plain torch, or on a GPU by the kernels of `deformable_triton.py`, which are held against it in tests.
 Shapes: B images, Q queries, N value tokens over all levels, h heads, L levels, P points, d head width.
 """
 
+import importlib
 import math
+from types import ModuleType
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +15,21 @@ from torch import Tensor, nn
 from dinoidd.models import gathered_sampling
 
 Size = tuple[int, int]  # rows, columns
+
+
+def _gpu_kernels() -> ModuleType | None:
+    """The kernels' module, or None without Triton, which comes with torch's GPU builds for Linux."""
+    if torch.version.cuda is None and torch.version.hip is None:
+        return None
+    try:
+        return importlib.import_module("dinoidd.models.deformable_triton")
+    except ModuleNotFoundError as error:
+        if error.name != "triton":
+            raise
+        return None
+
+
+kernels = _gpu_kernels()
 
 
 class DeformableAttention(nn.Module):
@@ -56,14 +74,14 @@ class DeformableAttention(nn.Module):
             reference_Q2,
             sizes,
         )
-        return self.output_proj(attended.to(value.dtype))
+        return self.output_proj(attended)
 
 
 def attend(
     value_BNhd: Tensor, offsets: Tensor, logits: Tensor, reference_Q2: Tensor, sizes: list[Size]
 ) -> Tensor:
-    """Weighted sums of bilinear samples (zeros outside), as [B, Q, h * d], float32 or the values' dtype;
-    in the way that is fastest where the values are. `sampled_attention` is the one to compare with.
+    """Weighted sums of bilinear samples (zeros outside), as [B, Q, h * d] in the values' dtype; in the way
+    that is fastest where the values are. `plain_attention` is the one to compare with.
 
     Args:
         offsets: [B, Q, h * L * P * 2], (x, y) in pixels of each level's map.
@@ -71,17 +89,19 @@ def attend(
         reference_Q2: (x, y) in 0..1, float32.
         sizes: the levels' maps in the order of the values.
     """
+    if kernels is not None and kernels.takes(value_BNhd):
+        return kernels.fused_attention(value_BNhd, offsets, logits, reference_Q2, sizes)
     if gathered_sampling.takes(value_BNhd, offsets, logits):
         return gathered_sampling.gathered_attention(
             value_BNhd, offsets, logits, reference_Q2, sizes
         )
-    return sampled_attention(value_BNhd, offsets, logits, reference_Q2, sizes)
+    return plain_attention(value_BNhd, offsets, logits, reference_Q2, sizes)
 
 
-def sampled_attention(
+def plain_attention(
     value_BNhd: Tensor, offsets: Tensor, logits: Tensor, reference_Q2: Tensor, sizes: list[Size]
 ) -> Tensor:
-    """See `attend`; by `grid_sample`, float32.
+    """See `attend`; by `grid_sample`, in float32.
 
     Queries go last: softmax and sums over points are then vectorised. Places stay in float32: bfloat16
     has 8 bits, and a map 128 wide needs more than that.
@@ -103,7 +123,7 @@ def sampled_attention(
         samples = F.grid_sample(maps, places, mode="bilinear", align_corners=False)
         for point in range(samples.shape[2]):
             total = torch.addcmul(total, samples[:, :, point], weights[:, None, level, point])
-    return total.unflatten(0, (B, h)).flatten(1, 2).transpose(1, 2)
+    return total.unflatten(0, (B, h)).flatten(1, 2).transpose(1, 2).to(value_BNhd.dtype)
 
 
 def pixel_centres(sizes: list[Size], device: torch.device) -> Tensor:
