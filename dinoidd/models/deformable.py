@@ -80,7 +80,7 @@ class DeformableAttention(nn.Module):
 def attend(
     value_BNhd: Tensor, offsets: Tensor, logits: Tensor, reference_Q2: Tensor, sizes: list[Size]
 ) -> Tensor:
-    """Weighted sums of bilinear samples (zeros outside), as [B, Q, h * d] in the values' dtype; in the way
+    """Weighted sums of bilinear samples (zeros outside), [B, Q, h * d] in the values' dtype; in the way
     that is fastest where the values are. `plain_attention` is the one to compare with.
 
     Args:
