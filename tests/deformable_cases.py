@@ -1,6 +1,7 @@
 """Inputs of deformable attention, and what a version of it makes of them: output and gradients.
 
-Run as a program, with TRITON_INTERPRET=1, it writes what the GPU kernels answer on the CPU.
+Run as a program with TRITON_INTERPRET=1 (which is read when Triton is imported) it writes to a file what
+the GPU kernels answer on the CPU: in every case, or `compiled` to one graph.
 """
 
 import sys
@@ -32,7 +33,7 @@ class Case:
 ONE, THREE = ((5, 7),), ((3, 5), (6, 10), (12, 7))
 CASES = {  # small ones: a block of queries takes the interpreter a tenth of a second and more
     "images, heads": Case(sizes=ONE, queries=30, width=16, points=2, batch=2, heads=2),
-    "three levels": Case(sizes=THREE, queries=64, width=32, points=4),
+    "three levels": Case(sizes=THREE, queries=64, width=32, points=2),
     "width no power of two": Case(sizes=THREE, queries=128, width=12),
     "queries no multiple of a block": Case(sizes=ONE, queries=129, width=16, points=3),
     "one query": Case(sizes=ONE, queries=1, width=8),
@@ -68,13 +69,14 @@ def module_answers(
 ) -> Answers:
     """Output of the whole module, and the gradients of its inputs and parameters."""
     torch.manual_seed(0)
+    B, Q = 1, 30
     module = deformable.DeformableAttention(24, heads=2, levels=3, points=2, value_ratio=0.5)
     for parameter in module.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     module.to(device)
     cells = sum(rows * columns for rows, columns in THREE)
-    leaves = [torch.randn(2, n, 24).to(device).requires_grad_() for n in (30, cells)]
-    reference = torch.rand(30, 2).to(device)
+    leaves = [torch.randn(B, n, 24).to(device).requires_grad_() for n in (Q, cells)]
+    reference = torch.rand(Q, 2).to(device)
     out = wrap(module)(leaves[0], reference, leaves[1], list(THREE))
     named = {"query": leaves[0], "value": leaves[1], **dict(module.named_parameters())}
     given = torch.randn(out.shape).to(out)
@@ -95,14 +97,30 @@ def far_off(fused: Answers, plain: Answers, tolerance: float) -> dict[str, float
     return shares
 
 
-def main() -> None:
+def check_operator(device: str = "cpu") -> None:
+    """Hold the kernels' operator against torch's rules: schema, autograd, shapes without data."""
+    shapes = [(1, 35, 2, 8), (1, 9, 16), (1, 9, 8)]
+    leaves = [torch.randn(shape, device=device, requires_grad=True) for shape in shapes]
+    inputs = (*leaves, torch.rand(9, 2, device=device), [5, 7])
+    torch.library.opcheck(torch.ops.dinoidd.deformable_attention.default, inputs)
+
+
+def one_graph(module: torch.nn.Module) -> Callable[..., Tensor]:
+    return torch.compile(module, fullgraph=True, backend="aot_eager")
+
+
+def main(file: str, compiled: bool) -> None:
     from dinoidd.models import deformable_triton as kernels
 
-    found = {name: answers(kernels.fused_attention, case) for name, case in CASES.items()}
     deformable.kernels, kernels.takes = kernels, lambda value: True
-    found[MODULE] = module_answers()
-    torch.save(found, sys.argv[1])
+    if compiled:
+        check_operator()
+        found = {MODULE: module_answers(wrap=one_graph)}
+    else:
+        found = {name: answers(kernels.fused_attention, case) for name, case in CASES.items()}
+        found[MODULE] = module_answers()
+    torch.save(found, file)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1], "compiled" in sys.argv[2:])

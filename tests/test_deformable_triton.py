@@ -13,7 +13,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from deformable_cases import CASES, MODULE, Answers, Case, answers, far_off, module_answers
+from deformable_cases import (
+    CASES,
+    MODULE,
+    Answers,
+    Case,
+    answers,
+    check_operator,
+    far_off,
+    module_answers,
+)
 
 from dinoidd.models import deformable
 from dinoidd.models.deformable import plain_attention
@@ -37,18 +46,22 @@ def same(fused: Answers, plain: Answers, tolerance: float) -> None:
     assert {n: s for n, s in shares.items() if s > (KINKS if n in kinks else 0)} == {}
 
 
-@pytest.fixture(scope="module")
-def interpreted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Answers]:
-    """What the kernels answer by the interpreter, which is chosen before Triton is imported."""
+def interpret(folder: Path, *arguments: str) -> dict[str, Answers]:
+    """What the kernels answer by the interpreter, in a process of its own."""
     if sys.platform != "linux":
         pytest.skip("Triton is for Linux alone")
-    file = tmp_path_factory.mktemp("interpreted") / "answers.pt"
+    file = folder / "answers.pt"
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": path}
-    command = [sys.executable, str(ROOT / "tests" / "deformable_cases.py"), str(file)]
+    command = [sys.executable, str(ROOT / "tests" / "deformable_cases.py"), str(file), *arguments]
     result = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-3000:]
     return torch.load(file)
+
+
+@pytest.fixture(scope="module")
+def interpreted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Answers]:
+    return interpret(tmp_path_factory.mktemp("interpreted"))
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -61,6 +74,11 @@ def test_kernels__interpreted_are_the_plain_version(
 
 def test_module__with_interpreted_kernels_is_the_same(interpreted: dict[str, Answers]) -> None:
     same(interpreted[MODULE], module_answers(), 1e-5)
+
+
+@pytest.mark.slow  # imports torch's compiler
+def test_module__with_interpreted_kernels_is_one_graph(tmp_path: Path) -> None:
+    same(interpret(tmp_path, "compiled")[MODULE], module_answers(), 1e-5)
 
 
 def test_module__takes_the_plain_version_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +99,9 @@ def test_module__takes_the_plain_version_on_the_cpu(monkeypatch: pytest.MonkeyPa
 def test_kernels__on_a_gpu_are_the_plain_version(name: str, dtype: torch.dtype) -> None:
     case = replace((CASES | LARGE)[name], dtype=dtype)
     fused = answers(deformable.kernels.fused_attention, case, "cuda")
-    same(fused, answers(plain_attention, case, "cuda"), TOLERANCE[dtype])
+    # Places are rounded to a few 1e-6 of a cell on wide maps, and there are a hundred million numbers.
+    tolerance = TOLERANCE[dtype] * (4 if name in LARGE else 1)
+    same(fused, answers(plain_attention, case, "cuda"), tolerance)
 
 
 @pytest.fixture
@@ -111,7 +131,7 @@ def test_module__on_a_gpu_is_the_plain_one(
 def test_module__compiled_is_one_graph_and_the_plain_one(
     autocast: bool, plain_module: Callable[[bool], Answers]
 ) -> None:
-    torch._dynamo.reset()
+    torch.compiler.reset()
     with torch.autocast("cuda", torch.bfloat16, autocast):
         fused = module_answers("cuda", lambda module: torch.compile(module, fullgraph=True))
     same(fused, plain_module(autocast), 2e-2 if autocast else 1e-5)
@@ -119,10 +139,7 @@ def test_module__compiled_is_one_graph_and_the_plain_one(
 
 @pytest.mark.gpu
 def test_kernels__obey_the_rules_of_an_operator() -> None:
-    shapes = [(1, 35, 2, 8), (1, 9, 16), (1, 9, 8)]
-    leaves = [torch.randn(shape, device="cuda", requires_grad=True) for shape in shapes]
-    inputs = (*leaves, torch.rand(9, 2, device="cuda"), [5, 7])
-    torch.library.opcheck(torch.ops.dinoidd.deformable_attention.default, inputs)
+    check_operator("cuda")
 
 
 @pytest.mark.gpu
