@@ -5,6 +5,8 @@ instead of minutes. What is compiled is kept on disk by torch and found again by
 same machine (`TORCHINDUCTOR_CACHE_DIR`).
 """
 
+import warnings
+
 import torch
 
 from dinoidd.models import Segmenter
@@ -12,6 +14,8 @@ from dinoidd.models import Segmenter
 
 def compile_parts(model: Segmenter) -> Segmenter:
     """Compile in place; the work is done at the first image of each shape."""
+    # Tables kept by an `lru_cache` are traced as what they are computed from, and that is meant.
+    warnings.filterwarnings("ignore", message=".*lru_cache.*")
     parts = [*model.backbone.blocks]
     if model.config.head == "mask2former":
         parts += [model.adapter, model.pixel_decoder, model.query_decoder]
