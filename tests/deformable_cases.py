@@ -93,7 +93,7 @@ def far_off(fused: Answers, plain: Answers, tolerance: float) -> dict[str, float
         assert fused[name].dtype == right.dtype
         apart = (fused[name].double() - right.double()).abs()
         near = apart <= tolerance * right.double().abs().max()
-        shares[name] = 1 - near.double().mean().item()
+        shares[name] = (~near).double().mean().item()
     return shares
 
 

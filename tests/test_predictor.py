@@ -158,7 +158,7 @@ def test_model_source__fingerprint_follows_everything_that_matters() -> None:
     [
         ({}, ConfigError, "either --checkpoint FILE or --preset NAME"),
         ({"preset": "tiny", "checkpoint": "x"}, ConfigError, "either --checkpoint FILE"),
-        ({"preset": "tiny", "dtype": "int8"}, ConfigError, "unknown dtype 'int8'"),
+        ({"preset": "tiny", "dtype": "int4"}, ConfigError, "unknown dtype 'int4'"),
         ({"preset": "huge"}, ConfigError, "unknown preset 'huge': there are tiny"),
         ({"preset": "tiny", "classes": "none"}, ClassTableError, "unknown class table 'none'"),
     ],

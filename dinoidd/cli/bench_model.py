@@ -48,10 +48,13 @@ def _measure(args: argparse.Namespace, folder: str) -> tuple[dict[str, object], 
 
     from dinoidd.bench.model import ModelBench, format_model, measure_model
     from dinoidd.inference.device import pick_device
+    from dinoidd.models import preset
 
     for name in ("batch_size", "repeats"):
         if getattr(args, name) < 1:
             raise ConfigError(f"--{name.replace('_', '-')} {getattr(args, name)}: at least 1")
+    if args.baseline and preset(args.preset).head != "mask2former":
+        raise ConfigError(f"--baseline goes with a Mask2Former head, which {args.preset} has not")
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     bench = ModelBench(

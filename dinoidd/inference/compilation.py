@@ -12,7 +12,7 @@ import torch
 from dinoidd.models import Segmenter
 
 
-def compile_parts(model: Segmenter) -> Segmenter:
+def compile_parts(model: Segmenter, backend: str = "inductor") -> Segmenter:
     """Compile in place; the work is done at the first image of each shape."""
     # Tables kept by an `lru_cache` are traced as what they are computed from, and that is meant.
     warnings.filterwarnings("ignore", message=".*lru_cache.*")
@@ -22,5 +22,5 @@ def compile_parts(model: Segmenter) -> Segmenter:
     else:
         parts.append(model.linear_head)
     for part in parts:
-        part.forward = torch.compile(part.forward, dynamic=False)
+        part.forward = torch.compile(part.forward, dynamic=False, backend=backend)
     return model

@@ -116,6 +116,8 @@ class Predictor:
         if (missing := size - len(images_B3HW)) > 0:
             filler = images_B3HW[-1:].expand(missing, -1, -1, -1)
             images_B3HW = torch.cat([images_B3HW, filler])
+        if self._compiled_batch is not None:  # another layout would be compiled anew, too
+            images_B3HW = images_B3HW.contiguous(memory_format=torch.channels_last)
         try:
             return self.model(images_B3HW)[-1]
         except torch.OutOfMemoryError:

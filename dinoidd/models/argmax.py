@@ -7,6 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dinoidd.models.kernels import gpu_kernels
+
+kernels = gpu_kernels("argmax_triton")
 # Pixels whose K scores are held at once at the size asked for: 26 classes take 13 MB.
 _CHUNK_PIXELS = 1 << 17
 _DENSE_SHARE = (
@@ -30,10 +33,18 @@ def resized_argmax(scores_Khw: Tensor, size: tuple[int, int]) -> Tensor:
     """Class ids [*size] uint8 of scores resized bilinearly, without holding all of them resized.
 
     A pixel lies between four scores' pixels. Where one class is the highest of all four, it is of every
-    mixture of them too, so on the CPU only pixels at borders between classes are computed.
+    mixture of them too, so on the CPU only pixels at borders between classes are computed. On a GPU
+    one kernel does it all.
     """
     if scores_Khw.shape[1:] == size:
         return argmax_classes(scores_Khw)
+    if scores_Khw.is_cuda and kernels is not None:
+        return kernels.resized_argmax(scores_Khw, size)
+    return plain_resized_argmax(scores_Khw, size)
+
+
+def plain_resized_argmax(scores_Khw: Tensor, size: tuple[int, int]) -> Tensor:
+    """See `resized_argmax`; in plain torch."""
     resize = _Bilinear(scores_Khw, size)
     if scores_Khw.device.type != "cpu":  # a GPU would have to be waited for
         return resize.all_pixels()

@@ -4,32 +4,19 @@ In plain torch, or on a GPU by the kernels of `deformable_triton.py`, which are 
 Shapes: B images, Q queries, N value tokens over all levels, h heads, L levels, P points, d head width.
 """
 
-import importlib
 import math
-from types import ModuleType
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dinoidd.models import gathered_sampling
+from dinoidd.models.kernels import gpu_kernels
 
 Size = tuple[int, int]  # rows, columns
 
 
-def _gpu_kernels() -> ModuleType | None:
-    """The kernels' module, or None without Triton, which comes with torch's GPU builds for Linux."""
-    if torch.version.cuda is None and torch.version.hip is None:
-        return None
-    try:
-        return importlib.import_module("dinoidd.models.deformable_triton")
-    except ModuleNotFoundError as error:
-        if error.name != "triton":
-            raise
-        return None
-
-
-kernels = _gpu_kernels()
+kernels = gpu_kernels("deformable_triton")
 
 
 class DeformableAttention(nn.Module):
