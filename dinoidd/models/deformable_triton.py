@@ -94,8 +94,11 @@ def _(
     reference: Tensor,
     sizes: list[int],
 ) -> Grads:
-    inputs = (value, offsets, logits)
-    return tuple(torch.empty_like(t, memory_format=torch.contiguous_format) for t in inputs)
+    return (
+        value.new_empty(value.shape),
+        offsets.new_empty(offsets.shape),
+        logits.new_empty(logits.shape),
+    )
 
 
 def _keep(ctx, inputs: tuple, output: Tensor) -> None:
