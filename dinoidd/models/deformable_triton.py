@@ -6,6 +6,9 @@ Shapes: B images, Q queries, N value tokens over all levels, h heads, L levels, 
 Blocks in the kernels: q queries of one image and head, k its L * P points padded, d padded likewise.
 """
 
+import logging
+from functools import cache
+
 import torch
 import triton
 import triton.language as tl
@@ -13,13 +16,37 @@ from torch import Tensor
 
 Size = tuple[int, int]  # rows, columns
 Grads = tuple[Tensor, Tensor, Tensor]
+_log = logging.getLogger(__name__)
 _TILE = 2048  # values of a block, q * d: 16 a thread, so that several blocks share a multiprocessor
 _WARPS = 4
 
 
 def takes(value: Tensor) -> bool:
     """Whether the kernels are for this tensor: on a GPU, and of no more than float32's precision."""
-    return value.is_cuda and value.dtype in (torch.float32, torch.bfloat16, torch.float16)
+    if not value.is_cuda or value.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        return False
+    # What torch.compile makes for a GPU needs Triton too: there, a failure tells of itself.
+    return torch.compiler.is_compiling() or run_on(value.device)
+
+
+@cache
+def run_on(device: torch.device) -> bool:
+    """Whether a kernel can be compiled and run there, which is tried once; a warning tells if not."""
+    value = torch.zeros(1, 1, 1, 8, device=device)
+    offsets, logits, reference = (
+        value.new_zeros(shape) for shape in ((1, 1, 2), (1, 1, 1), (1, 2))
+    )
+    try:
+        fused_attention(value, offsets, logits, reference, [(1, 1)])
+    except Exception as error:
+        _log.warning(
+            "deformable attention runs in plain torch, which is slower: Triton's kernels do not run "
+            "on %s: %s (they need a C compiler and Python's headers: gcc, python3-dev)",
+            device,
+            error,
+        )
+        return False
+    return True
 
 
 def fused_attention(
@@ -117,7 +144,7 @@ def _launch(kernel: triton.JITFunction, tensors: list[Tensor], sizes: list[int])
     """Run over all queries of one image and head, then of the next: its values stay in the cache."""
     value, offsets, logits = tensors[:3]
     B, N, h, d = value.shape
-    Q, points = offsets.shape[1], logits.shape[2] // h
+    Q, k, L = offsets.shape[1], logits.shape[2] // h, len(sizes) // 2
     width = triton.next_power_of_2(d)
     block = min(max(_TILE // width, 16), 128)
     with torch.cuda.device_of(value):
@@ -127,11 +154,11 @@ def _launch(kernel: triton.JITFunction, tensors: list[Tensor], sizes: list[int])
             N,
             tuple(sizes),
             heads=h,
-            levels=len(sizes) // 2,
-            points=2 * points // len(sizes),
+            levels=L,
+            points=k // L,
             d=d,
             block_q=block,
-            block_k=triton.next_power_of_2(points),
+            block_k=triton.next_power_of_2(k),
             block_d=width,
             num_warps=_WARPS,
         )
