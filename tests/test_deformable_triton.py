@@ -93,6 +93,17 @@ def test_module__takes_the_plain_version_on_the_cpu(monkeypatch: pytest.MonkeyPa
     assert len(calls) == 1
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="Triton is for Linux alone")
+def test_kernels__that_do_not_run_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    from dinoidd.models import deformable_triton
+
+    assert not deformable_triton.run_on(torch.device("cpu"))  # not interpreted
+    (record,) = caplog.records
+    assert record.getMessage().startswith(
+        "deformable attention runs in plain torch, which is slower: Triton's kernels do not run on cpu:"
+    )
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", [*CASES, *LARGE])
@@ -121,6 +132,7 @@ def plain_module(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], Answers]:
 def test_module__on_a_gpu_is_the_plain_one(
     autocast: bool, plain_module: Callable[[bool], Answers]
 ) -> None:
+    assert deformable.kernels.takes(torch.zeros(1, device="cuda"))
     with torch.autocast("cuda", torch.bfloat16, autocast):
         fused = module_answers("cuda")
     same(fused, plain_module(autocast), 2e-2 if autocast else 1e-5)
