@@ -113,7 +113,6 @@ def main(file: str, compiled: bool) -> None:
     from dinoidd.models import deformable_triton as kernels
 
     deformable.kernels, kernels.takes = kernels, lambda value: True
-    assert kernels.run_on(torch.device("cpu"))
     if compiled:
         check_operator()
         found = {MODULE: module_answers(wrap=one_graph)}

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from dinoidd.models import kernels
 from dinoidd.models.argmax import plain_resized_argmax, resized_argmax
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -48,6 +49,20 @@ def test_kernel__interpreted_is_the_plain_version(tmp_path: Path) -> None:
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr[-3000:]
     check(torch.load(file))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Triton is for Linux alone")
+def test_kernels__that_do_not_run_are_told(monkeypatch, caplog) -> None:
+    from dinoidd.models import argmax_triton
+
+    monkeypatch.setattr(kernels, "gpu_kernels", lambda name: argmax_triton)
+    try:
+        assert not kernels.run_on(torch.device("cpu"))  # not interpreted
+    finally:
+        kernels.run_on.cache_clear()
+    (record,) = caplog.records
+    told = "the model runs in plain torch, which is slower: Triton's kernels do not run on cpu:"
+    assert record.getMessage().startswith(told)
 
 
 @pytest.mark.gpu

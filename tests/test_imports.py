@@ -33,7 +33,11 @@ HOMES = {
     "datasets": [],
     "pandas": [],
     "polars": [],
-    "triton": ["dinoidd/models/deformable_triton.py", "dinoidd/models/deformable_kernels.py"],
+    "triton": [
+        "dinoidd/models/argmax_triton.py",
+        "dinoidd/models/deformable_kernels.py",
+        "dinoidd/models/deformable_triton.py",
+    ],
 }
 # What a package may import of dinoidd, besides itself. Packages not named: anything but the command line.
 BASE = {"errors", "log"}

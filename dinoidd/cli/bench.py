@@ -5,7 +5,7 @@ import json
 import os
 from typing import TYPE_CHECKING
 
-from dinoidd.cli.bench_model import add_model_bench
+from dinoidd.cli.bench_model import add_dtypes_bench, add_model_bench
 from dinoidd.cli.options import add_input_options, add_storage_options, inputs_of
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     train.add_argument("--batch-size", type=int, default=8, metavar="N", help="images a step (8)")
     train.set_defaults(measure=_train)
     add_model_bench(benches)
+    add_dtypes_bench(benches)
     _add_scale(benches)
     _add_faults(benches)
 

@@ -1,7 +1,8 @@
-"""`dinoidd bench model`: the network's speed, without images, weights or Ray."""
+"""`dinoidd bench model`: the network's speed, without images, weights or Ray; and `bench dtypes`."""
 
 import argparse
 
+from dinoidd.cli.options import add_base_option, add_storage_options, storage_options
 from dinoidd.config import DTYPES
 from dinoidd.errors import ConfigError
 
@@ -82,3 +83,40 @@ def _size(text: str) -> tuple[int, int]:
     if rows < 1 or columns < 1:
         raise ConfigError(f"--original-size {text}: WIDTHxHEIGHT is needed, like 1920x1080")
     return rows, columns
+
+
+def add_dtypes_bench(benches: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    text = "on real images: how many pixels get another class in fewer bits, and the speed"
+    parser = benches.add_parser("dtypes", help=text, description=text.capitalize() + ".")
+    add = parser.add_argument
+    add("images", nargs="+", metavar="URI", help="images, folders, globs")
+    add("--checkpoint", metavar="FILE", help="of `convert` or `train`")
+    add_base_option(parser)
+    add("--preset", metavar="NAME", help="instead: random weights, whose agreement means nothing")
+    add("--dtypes", nargs="+", default=["bfloat16"], metavar="NAME", help="(bfloat16)")
+    add("--limit", type=int, default=64, metavar="N", help="images at most, the first ones (64)")
+    add("--batch-size", type=int, default=8, metavar="N", help="(8)")
+    add("--device", choices=("auto", "cuda", "cpu"), default="auto")
+    add("--json", action="store_true", help="print JSON")
+    add_storage_options(parser)
+    parser.set_defaults(measure=_compare)
+
+
+def _compare(args: argparse.Namespace, folder: str) -> tuple[dict[str, object], str]:
+    from pathlib import Path
+
+    from dinoidd.bench.dtypes import compare_dtypes, format_dtypes
+    from dinoidd.inference.source import ModelSource
+    from dinoidd.prediction.run import list_arguments
+
+    storage = storage_options(args)
+    source = ModelSource(
+        checkpoint=args.checkpoint, base=args.base, preset=args.preset, storage=storage
+    )
+    listing = list_arguments(args.images, Path(folder), storage)
+    if listing.problems:
+        raise ConfigError("; ".join(listing.problems))
+    dtypes = [_SHORT.get(name, name) for name in args.dtypes]
+    uris = [image.uri for image in listing.images[: args.limit]]
+    comparison = compare_dtypes(source, uris, dtypes, args.device, args.batch_size)
+    return comparison.to_dict(), format_dtypes(comparison)

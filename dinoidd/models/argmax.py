@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dinoidd.models.kernels import gpu_kernels
+from dinoidd.models.kernels import gpu_kernels, run_on
 
 kernels = gpu_kernels("argmax_triton")
 # Pixels whose K scores are held at once at the size asked for: 26 classes take 13 MB.
@@ -38,7 +38,7 @@ def resized_argmax(scores_Khw: Tensor, size: tuple[int, int]) -> Tensor:
     """
     if scores_Khw.shape[1:] == size:
         return argmax_classes(scores_Khw)
-    if scores_Khw.is_cuda and kernels is not None:
+    if scores_Khw.is_cuda and kernels is not None and run_on(scores_Khw.device):
         return kernels.resized_argmax(scores_Khw, size)
     return plain_resized_argmax(scores_Khw, size)
 

@@ -51,8 +51,8 @@ def _argmax_kernel(scores, classes, K, h, w, height, width, step_y, step_x, bloc
     best = tl.full((block,), float("-inf"), dtype=tl.float32)
     answer = tl.zeros((block,), dtype=tl.int32)
     is_nan = tl.zeros((block,), dtype=tl.int1)
+    plane = scores
     for k in range(K):
-        plane = scores + k * h * w
         upper_left = tl.load(plane + above * w + left, mask=exists, other=0.0)
         upper_right = tl.load(plane + above * w + right, mask=exists, other=0.0)
         lower_left = tl.load(plane + below * w + left, mask=exists, other=0.0)
@@ -63,4 +63,5 @@ def _argmax_kernel(scores, classes, K, h, w, height, width, step_y, step_x, bloc
         is_nan = is_nan | (score != score)
         answer = tl.where(score > best, k, answer)
         best = tl.maximum(best, score)
+        plane += h * w
     tl.store(classes + pixel, tl.where(is_nan, K, answer).to(tl.uint8), mask=exists)

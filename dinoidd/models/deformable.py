@@ -14,8 +14,6 @@ from dinoidd.models import gathered_sampling
 from dinoidd.models.kernels import gpu_kernels
 
 Size = tuple[int, int]  # rows, columns
-
-
 kernels = gpu_kernels("deformable_triton")
 
 

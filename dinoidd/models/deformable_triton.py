@@ -5,18 +5,15 @@ float32 whatever the tensors are. The plain torch version, in `deformable.py`, i
 Shapes: B images, Q queries, N value tokens over all levels, h heads, L levels, P points, d head width.
 """
 
-import logging
-from functools import cache
-
 import torch
 import triton
 from torch import Tensor
 
 from dinoidd.models.deformable_kernels import backward_kernel, forward_kernel
+from dinoidd.models.kernels import run_on
 
 Size = tuple[int, int]  # rows, columns
 Grads = tuple[Tensor, Tensor, Tensor]
-_log = logging.getLogger(__name__)
 _TILE = 2048  # values of a block, q * d: 16 a thread, so that several blocks share a multiprocessor
 _WARPS = 4
 
@@ -27,26 +24,6 @@ def takes(value: Tensor) -> bool:
         return False
     # What torch.compile makes for a GPU needs Triton too: there, a failure tells of itself.
     return torch.compiler.is_compiling() or run_on(value.device)
-
-
-@cache
-def run_on(device: torch.device) -> bool:
-    """Whether a kernel can be compiled and run there, which is tried once; a warning tells if not."""
-    value = torch.zeros(1, 1, 1, 8, device=device)
-    offsets, logits, reference = (
-        value.new_zeros(shape) for shape in ((1, 1, 2), (1, 1, 1), (1, 2))
-    )
-    try:
-        fused_attention(value, offsets, logits, reference, [(1, 1)])
-    except Exception as error:
-        _log.warning(
-            "deformable attention runs in plain torch, which is slower: Triton's kernels do not run "
-            "on %s: %s (they need a C compiler and Python's headers: gcc, python3-dev)",
-            device,
-            error,
-        )
-        return False
-    return True
 
 
 def fused_attention(

@@ -1,9 +1,13 @@
-"""Where Triton is: it comes with torch's GPU builds for Linux, and nowhere else is it needed."""
+"""Where our Triton kernels run. Triton comes with torch's GPU builds for Linux; nothing else needs it."""
 
 import importlib
+import logging
+from functools import cache
 from types import ModuleType
 
 import torch
+
+_log = logging.getLogger(__name__)
 
 
 def gpu_kernels(name: str) -> ModuleType | None:
@@ -16,3 +20,22 @@ def gpu_kernels(name: str) -> ModuleType | None:
         if error.name != "triton":
             raise
         return None
+
+
+@cache
+def run_on(device: torch.device) -> bool:
+    """Whether kernels can be compiled and run there, which is tried once; a warning tells if not."""
+    smallest = gpu_kernels("argmax_triton")
+    if smallest is None:
+        return False
+    try:
+        smallest.resized_argmax(torch.zeros(1, 1, 1, device=device), (1, 1))
+    except Exception as error:
+        _log.warning(
+            "the model runs in plain torch, which is slower: Triton's kernels do not run on %s: %s "
+            "(they need a C compiler and Python's headers: gcc, python3-dev)",
+            device,
+            error,
+        )
+        return False
+    return True
