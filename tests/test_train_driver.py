@@ -287,6 +287,7 @@ def test_cache__broken_images_are_counted_and_left_out(tmp_path: Path) -> None:
     assert key.rpartition("/")[2] == broken.name.partition("_leftImg8bit")[0]
     assert reasons["train"][key].startswith(f"image {broken}: ")
     assert reasons["val"] == {}
+    assert (cached["training_images"], cached["validation_images"]) == (11, 5)
     train(small(scenes, tmp_path / "uncached", epochs=2, batch_size=6, cached=False))
     assert furthest(weights(tmp_path / "cached"), weights(tmp_path / "uncached")) < 1e-6
 
