@@ -26,12 +26,13 @@ from dinoidd.log import logger
 from dinoidd.segment.run_record import differences
 from dinoidd.storage import Store
 from dinoidd.train import driver
-from dinoidd.train.cache import KINDS, read_cache_record
+from dinoidd.train.cache import read_cache_record
 from dinoidd.train.cached_feed import CachedSplit
 from dinoidd.train.driver import train
 from dinoidd.train.extraction import extract
 from dinoidd.train.placement import place
 from dinoidd.train.plan import make_plan
+from dinoidd.train.rows import KINDS
 from dinoidd.train.sweep import sweep
 from dinoidd.training.config import AugmentationConfig, LossConfig, OptimizerConfig
 
