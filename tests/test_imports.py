@@ -199,8 +199,8 @@ def test_models__run_with_nothing_but_torch() -> None:
 def test_extraction__imports_no_more_than_it_needs() -> None:
     """Tasks that read and write start with the first import, the model's actor with the second."""
     program = (
-        "import sys; import dinoidd.train.ends; assert 'torch' not in sys.modules;"
-        "import dinoidd.train.stages;"
+        "import sys; import dinoidd.train.ends, dinoidd.train.example_rows;"
+        "assert 'torch' not in sys.modules; import dinoidd.train.stages;"
         "print([m for m in ('ray', 'scipy', 'torch.distributed.fsdp', 'torch.distributed.tensor',"
         " 'sympy', 'matplotlib', 'tensorboardX', 'duckdb') if m in sys.modules])"
     )

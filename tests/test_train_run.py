@@ -14,7 +14,7 @@ from dinoidd.errors import OutputError, TrainingError
 from dinoidd.storage.uri import printable
 from dinoidd.train import stages, states
 from dinoidd.train.ends import ReadExamples
-from dinoidd.train.feed import _ROWS, _read, _row
+from dinoidd.train.example_rows import read_of, table_of
 from dinoidd.train.kept import kept
 from dinoidd.train.plan import Plan, make_plan
 from dinoidd.train.rows import Pieces, Rows
@@ -149,7 +149,7 @@ def test_stages_and_feed__names_that_are_not_utf_8(plan: Plan, cached: bool) -> 
     named = replace(plan, samples=replace(samples, train=odd))
     if not cached:
         read = Read(example=plan.reader(validation=False).read(odd[0]))
-        example = _read(pa.Table.from_pylist([_row(read)], schema=_ROWS).to_pylist()[0]).example
+        example = read_of(table_of([read]).to_pylist()[0]).example
         assert example is not None
         assert example.key == odd[0].key
         return
