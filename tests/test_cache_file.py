@@ -10,8 +10,8 @@ import pytest
 from dinoidd.errors import StorageError
 from dinoidd.models import preset
 from dinoidd.storage import Store
-from dinoidd.train.cache import Rows
 from dinoidd.train.cache_size import row_bytes, rows_per_file
+from dinoidd.train.rows import Rows
 from dinoidd.training.cache_file import (
     CacheFile,
     Unusable,

@@ -202,6 +202,19 @@ def test_models__run_with_nothing_but_torch() -> None:
     assert result.stdout.strip() == "ran", result.stderr[-2000:]
 
 
+def test_extraction__imports_no_more_than_it_needs() -> None:
+    """Tasks that read and write start with the first import, the model's actor with the second."""
+    program = (
+        "import sys; import dinoidd.train.ends, dinoidd.train.example_rows;"
+        "assert 'torch' not in sys.modules; import dinoidd.train.stages;"
+        "print([m for m in ('ray', 'scipy', 'torch.distributed.fsdp', 'torch.distributed.tensor',"
+        " 'sympy', 'matplotlib', 'tensorboardX', 'duckdb') if m in sys.modules])"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", program]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert result.stdout.strip() == "[]", result.stderr[-2000:]
+
+
 def test_command_line__help_imports_nothing_heavy() -> None:
     program = (
         "import sys; from dinoidd.cli import build_parser; build_parser(['segment']).format_help();"

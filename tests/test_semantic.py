@@ -49,6 +49,16 @@ def test_class_scores__plain_formula(size: tuple[int, int]) -> None:
     torch.testing.assert_close(scores.double(), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("size", [(32, 48), (9, 31), (8, 12)])
+def test_class_scores__in_memory_that_was_there(size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    logits_QK1, masks_Qhw = torch.randn(7, 6) * 3, torch.randn(7, 8, 12) * 5
+    room_QHW = torch.full((7, *size), torch.nan)
+    scores = class_scores(logits_QK1, masks_Qhw, size, room_QHW)
+    assert torch.equal(scores, class_scores(logits_QK1, masks_Qhw, size))
+    assert not room_QHW.isnan().any()
+
+
 def test_class_scores__does_not_change_its_input() -> None:
     logits, masks = torch.randn(3, 4), torch.randn(3, 8, 8)
     before = logits.clone(), masks.clone()

@@ -26,12 +26,13 @@ from dinoidd.log import logger
 from dinoidd.segment.run_record import differences
 from dinoidd.storage import Store
 from dinoidd.train import driver
-from dinoidd.train.cache import KINDS, read_cache_record
+from dinoidd.train.cache import read_cache_record
 from dinoidd.train.cached_feed import CachedSplit
 from dinoidd.train.driver import train
 from dinoidd.train.extraction import extract
 from dinoidd.train.placement import place
 from dinoidd.train.plan import make_plan
+from dinoidd.train.rows import KINDS
 from dinoidd.train.sweep import sweep
 from dinoidd.training.config import AugmentationConfig, LossConfig, OptimizerConfig
 
@@ -287,6 +288,7 @@ def test_cache__broken_images_are_counted_and_left_out(tmp_path: Path) -> None:
     assert key.rpartition("/")[2] == broken.name.partition("_leftImg8bit")[0]
     assert reasons["train"][key].startswith(f"image {broken}: ")
     assert reasons["val"] == {}
+    assert (cached["training_images"], cached["validation_images"]) == (11, 5)
     train(small(scenes, tmp_path / "uncached", epochs=2, batch_size=6, cached=False))
     assert furthest(weights(tmp_path / "cached"), weights(tmp_path / "uncached")) < 1e-6
 

@@ -1,6 +1,8 @@
-"""Training under what happens to long runs, and from bucket to bucket: each in a process of its own."""
+"""Training under what happens to long runs, from bucket to bucket and as a job of a cluster: each in
+processes of its own."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import S3
+from ray_head import RAY, ray_head
 from ray_trainings import (
     EPOCHS,
     children,
@@ -22,6 +25,7 @@ from ray_trainings import (
 )
 
 pytestmark = pytest.mark.timeout(400)
+ROOT = Path(__file__).parents[1]
 SETTINGS = (
     *("--preset", "tiny", "--image-size", "64", "--batch-size", "4", "--epochs", str(EPOCHS)),
     *("--device", "cpu", "--set", "loss.points=200", "optimizer.learning_rate=3e-3", "threads=2"),
@@ -202,3 +206,26 @@ def test_train__from_bucket_to_bucket(
     assert furthest(weights(tmp_path), weights(reference)) == 0
     again = finish(start(started, *arguments))
     assert "was finished before: nothing to do" in again
+
+
+@pytest.mark.slow
+def test_job__of_a_cluster_is_the_same_run(scenes: Path, reference: Path, tmp_path: Path) -> None:
+    code, output = tmp_path / "code", tmp_path / "run"
+    for name in ("dinoidd", "jobs"):
+        shutil.copytree(
+            ROOT / name, code / name, ignore=shutil.ignore_patterns("__pycache__", "*.pyc")
+        )
+    with ray_head() as head:
+        submit = (RAY, "job", "submit", "--address", head.dashboard, "--working-dir", code, "--")
+        job = ("python", "jobs/train.py", "--data", scenes, "--output", output, *SETTINGS)
+        done = subprocess.run(
+            [*map(str, (*submit, *job))],
+            env=head.environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "best miou" in done.stdout
+    assert curve(output) == curve(reference)
+    assert furthest(weights(output), weights(reference)) == 0

@@ -13,12 +13,13 @@ from ray_trainings import make_scenes, small
 from dinoidd.errors import OutputError, TrainingError
 from dinoidd.storage.uri import printable
 from dinoidd.train import stages, states
-from dinoidd.train.cache import Rows
-from dinoidd.train.feed import _ROWS, _read, _row
+from dinoidd.train.ends import ReadExamples
+from dinoidd.train.example_rows import read_of, table_of
 from dinoidd.train.kept import kept
 from dinoidd.train.plan import Plan, make_plan
+from dinoidd.train.rows import Pieces, Rows
 from dinoidd.train.run import TrainingRun, check_same_run, run_identity, with_its_weights
-from dinoidd.train.stages import ObserveExamples, Pieces, ReadExamples
+from dinoidd.train.stages import ObserveExamples
 from dinoidd.train.sweep import _variant
 from dinoidd.training.cache_file import errors_of
 from dinoidd.training.class_weights import weighted
@@ -148,15 +149,20 @@ def test_stages_and_feed__names_that_are_not_utf_8(plan: Plan, cached: bool) -> 
     named = replace(plan, samples=replace(samples, train=odd))
     if not cached:
         read = Read(example=plan.reader(validation=False).read(odd[0]))
-        example = _read(pa.Table.from_pylist([_row(read)], schema=_ROWS).to_pylist()[0]).example
+        example = read_of(table_of([read]).to_pylist()[0]).example
         assert example is not None
         assert example.key == odd[0].key
         return
-    table = ReadExamples(plan=named, pieces=pieces())(0)
+    table = reading(named)(0)
     seen = ObserveExamples(named, pieces(), "cpu", torch.get_num_threads())(table)
     ((key, reason),) = errors_of(seen).items()
     assert key == odd[1].key
     assert printable(odd[1].image) in reason
+
+
+def reading(plan: Plan) -> ReadExamples:
+    readers = {kind: plan.reader(validation=kind == "val") for kind in ("train", "val")}
+    return ReadExamples(samples=plan.samples, readers=readers, pieces=pieces(), threads=1)
 
 
 def pieces() -> Pieces:
@@ -170,7 +176,7 @@ def spent(*_: object, **__: object) -> None:
 
 def test_observe_examples__memory_is_spent(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     observer = ObserveExamples(plan, pieces(), "cpu", torch.get_num_threads())
-    table = ReadExamples(plan=plan, pieces=pieces())(0)
+    table = reading(plan)(0)
     assert isinstance(observer(table), pa.Table)
     monkeypatch.setattr(stages, "observe", spent)
     sentence = r"^out of memory on cpu: lower micro_batch \(now 4\) or image_size \(now 64\)$"

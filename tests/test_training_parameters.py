@@ -58,6 +58,18 @@ def test_gradients__reach_all_that_is_trained_and_nothing_else(part: str, kind: 
     assert {n for n, p in model.named_parameters() if p.grad is not None} == names
 
 
+def test_gradients__reach_all_under_autocast() -> None:
+    """Autocast keeps bfloat16 copies of weights; those made where no gradient is wanted may not serve
+    where one is."""
+    last_alone = replace(LOSS, deep_supervision=False)
+    config = config_of(trained="all", loss=last_alone, precision="bfloat16")
+    model = ready_model(config)
+    ImageLosses(model, config, CPU)(drawn_batch(2)).total_B.sum().backward()
+    reached = {n for n, p in model.named_parameters() if p.grad is not None and p.grad.any()}
+    wanted = {n for n, p in model.named_parameters() if p.requires_grad}
+    assert {n for n in wanted - reached if not n.endswith("attention_weights.bias")} == set()
+
+
 @pytest.mark.parametrize("part", ["decoder", "all"])
 def test_activation_checkpointing__same_gradients(part: str) -> None:
     gradients = []

@@ -61,6 +61,14 @@ def test_points__counts() -> None:
         assert part.max() < 1
 
 
+def test_points__the_pixel_loss_has_the_first_of_them_alone() -> None:
+    all_kinds, pixel = (
+        draw_points(replace(LOSS, kind=kind), 7, "train/0/001", 2) for kind in ("set", "pixel")
+    )
+    assert torch.equal(pixel.matching_P2, all_kinds.matching_P2)
+    assert (len(pixel.candidates_N2), len(pixel.uniform_U2)) == (0, 0)
+
+
 def test_targets__nearest_label_and_present_classes() -> None:
     labels_SS = torch.tensor([[3, 1], [255, 3]], dtype=torch.uint8)
     targets = Targets(labels_SS, classes=4)

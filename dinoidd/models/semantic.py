@@ -25,18 +25,35 @@ class Certainty:
     margin: float
 
 
-def class_scores(logits_QK1: Tensor, masks_Qhw: Tensor, size: tuple[int, int]) -> Tensor:
+def class_scores(
+    logits_QK1: Tensor,
+    masks_Qhw: Tensor,
+    size: tuple[int, int],
+    room_QHW: Tensor | None = None,
+) -> Tensor:
     """Class scores [K, *size] float32: softmax of classes times sigmoid of the resized masks.
 
     The last column of the logits is no object and is left out (Mask2Former, arXiv 2112.01527).
+
+    Args:
+        room_QHW: float32 memory of that size for the resized masks, where no gradient is wanted. To a CPU
+            new memory for each image costs more than resizing does.
     """
-    inside_QHW = _resize(masks_Qhw.float(), size).sigmoid_()
+    masks = masks_Qhw.float()
+    resized = _resize(masks, size) if room_QHW is None else _resize_into(room_QHW, masks)
+    inside_QHW = resized.sigmoid_()
     classes_QK = logits_QK1.float().softmax(-1)[:, :-1]
     return (classes_QK.T @ inside_QHW.flatten(1)).unflatten(1, size)
 
 
 def _resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(maps[None], size=size, mode="bilinear", align_corners=False)[0]
+
+
+def _resize_into(room: Tensor, maps: Tensor) -> Tensor:
+    """The same numbers, written to `room`."""
+    torch.ops.aten.upsample_bilinear2d.out(maps[None], room.shape[1:], False, out=room[None])
+    return room
 
 
 def certainty(scores_KHW: Tensor) -> Tensor:

@@ -9,41 +9,11 @@ from dinoidd.errors import OutputError
 from dinoidd.segment.run_record import differences
 from dinoidd.storage import Store
 from dinoidd.train.plan import Plan
+from dinoidd.train.rows import KINDS, Rows
 
 NAME = "cache.json"
 SUCCESS = "_SUCCESS"
 HEAD = "head.safetensors"  # the base's classifier, which the training begins with
-KINDS = ("train", "val")  # and the folders of their files
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rows:
-    """One kind's rows, image by image and view by view, and how they are cut into files."""
-
-    images: int
-    views: int
-    rows_per_file: int
-
-    @property
-    def rows(self) -> int:
-        return self.images * self.views
-
-    @property
-    def files(self) -> int:
-        return -(-self.rows // self.rows_per_file)
-
-    def range_of(self, file: int) -> range:
-        """The rows of a file."""
-        start = file * self.rows_per_file
-        return range(start, min(start + self.rows_per_file, self.rows))
-
-    def name_of(self, file: int) -> str:
-        rows = self.range_of(file)
-        return f"rows-{rows.start:09d}-{rows.stop:09d}.arrow"
-
-    def place_of(self, row: int) -> tuple[int, int]:
-        """The file of a row, and the row in it."""
-        return divmod(row, self.rows_per_file)
 
 
 @dataclass(frozen=True, kw_only=True)

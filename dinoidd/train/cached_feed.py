@@ -9,7 +9,8 @@ from dinoidd.checkpoint.cache import local_checkpoint
 from dinoidd.errors import InputError
 from dinoidd.log import logger
 from dinoidd.storage import Store
-from dinoidd.train.cache import CacheRecord, Rows
+from dinoidd.train.cache import CacheRecord
+from dinoidd.train.rows import Rows
 from dinoidd.training.cache_file import CacheFile
 from dinoidd.training.config import TrainConfig
 from dinoidd.training.observation import Observation

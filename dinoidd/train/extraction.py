@@ -19,19 +19,19 @@ from dinoidd.segment.tally import Tally
 from dinoidd.storage import Store
 from dinoidd.train.cache import (
     HEAD,
-    KINDS,
     SUCCESS,
     CacheRecord,
-    Rows,
     cache_identity,
     check_same_cache,
     read_cache_record,
     write_cache_record,
 )
 from dinoidd.train.cache_size import row_bytes, rows_per_file
+from dinoidd.train.ends import ReadExamples, WriteObservations
 from dinoidd.train.placement import Placement
 from dinoidd.train.plan import Plan
-from dinoidd.train.stages import ObserveExamples, Pieces, ReadExamples, WriteObservations
+from dinoidd.train.rows import KINDS, Pieces, Rows
+from dinoidd.train.stages import ObserveExamples
 from dinoidd.training.cache_file import read_errors
 
 _SHOWN = 3  # unusable images that are named
@@ -163,7 +163,12 @@ def _work(plan: Plan, pieces: Pieces, placement: Placement, done: Done) -> None:
     progress = Progress(total, before)
     results = run_stages(
         pending,
-        read=ReadExamples(plan=plan, pieces=pieces),
+        read=ReadExamples(
+            samples=plan.samples,
+            readers={kind: plan.reader(validation=kind == "val") for kind in KINDS},
+            pieces=pieces,
+            threads=plan.config.threads,
+        ),
         model=ObserveExamples,
         arguments={
             "plan": plan,

@@ -2,8 +2,9 @@
 
 from dinoidd.errors import StorageError
 from dinoidd.interruption import RESUMABLE
-from dinoidd.train.cache import KINDS, SUCCESS
+from dinoidd.train.cache import SUCCESS
 from dinoidd.train.plan import Plan
+from dinoidd.train.rows import KINDS
 from dinoidd.train.states import LAST
 
 

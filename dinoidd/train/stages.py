@@ -1,12 +1,10 @@
-"""The three stages of an extraction, from a file's number to the file: read -> observe -> write.
+"""The middle stage of an extraction, between those of `dinoidd.train.ends`: read -> observe -> write.
 
 Each runs without Ray. Between stages images travel as uint8 bytes, a row each; a row with an error
 passes through to the end.
 """
 
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -16,83 +14,18 @@ from dinoidd.ahead import batches
 from dinoidd.checkpoint.base import Base
 from dinoidd.checkpoint.model import load_base
 from dinoidd.models import Segmenter
-from dinoidd.storage import Store
 from dinoidd.train.allocator import expandable_segments
-from dinoidd.train.cache import KINDS, Rows
 from dinoidd.train.cache_size import pictured
 from dinoidd.train.head_file import write_head
 from dinoidd.train.plan import Plan
+from dinoidd.train.rows import Pieces
 from dinoidd.training.batch import ImageBatch
-from dinoidd.training.cache_file import Unusable, cache_table, errors_of, write_cache_file
-from dinoidd.training.key_bytes import key_bytes, key_of
+from dinoidd.training.cache_file import Unusable, cache_table
+from dinoidd.training.key_bytes import key_of
 from dinoidd.training.memory import out_of_memory_told
 from dinoidd.training.observation import Observation
 from dinoidd.training.observe import observe
 from dinoidd.training.prepare import prepare
-from dinoidd.training.reading import SampleError
-
-_READ = pa.schema(
-    [
-        ("piece", pa.int64()),
-        ("row", pa.int64()),
-        ("key", pa.binary()),  # UTF-8 but for what is none in file names
-        ("view", pa.int32()),
-        ("error", pa.binary()),
-        ("image", pa.large_binary()),  # square, RGB, uint8
-        ("label", pa.large_binary()),  # square, class ids, uint8
-    ]
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pieces:
-    """The files of a cache, numbered: those of training, then those of validation."""
-
-    rows: dict[str, Rows]
-
-    def of(self, piece: int) -> tuple[str, int]:
-        """The kind of a piece, and the file of that kind."""
-        first = self.rows[KINDS[0]].files
-        return (KINDS[0], piece) if piece < first else (KINDS[1], piece - first)
-
-    def name_of(self, piece: int) -> tuple[str, str]:
-        """Its folder and file name."""
-        kind, file = self.of(piece)
-        return kind, self.rows[kind].name_of(file)
-
-    def rows_of(self, piece: int) -> range:
-        kind, file = self.of(piece)
-        return self.rows[kind].range_of(file)
-
-    def __len__(self) -> int:
-        return sum(rows.files for rows in self.rows.values())
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReadExamples:
-    """A piece's number to its rows with images."""
-
-    plan: Plan
-    pieces: Pieces
-
-    def __call__(self, piece: int) -> pa.Table:
-        kind, _ = self.pieces.of(piece)
-        with ThreadPoolExecutor(self.plan.config.threads) as pool:
-            rows = list(pool.map(lambda row: self._read(kind, row), self.pieces.rows_of(piece)))
-        return pa.Table.from_pylist([{"piece": piece} | row for row in rows], schema=_READ)
-
-    def _read(self, kind: str, row: int) -> dict[str, Any]:
-        index, view = divmod(row, self.pieces.rows[kind].views)
-        sample = getattr(self.plan.samples, kind)[index]
-        result: dict[str, Any] = {"row": row, "key": key_bytes(sample.key), "view": view}
-        try:
-            example = self.plan.reader(validation=kind == "val").read(sample, view)
-        except SampleError as error:
-            return result | {"error": key_bytes(str(error))}
-        return result | {
-            "image": example.image_SS3.tobytes(),
-            "label": example.label_SS.tobytes(),
-        }
 
 
 class ObserveExamples:
@@ -142,23 +75,6 @@ class ObserveExamples:
             keys=[key_of(key) for key in table.column("key").to_pylist()],
             views=table.column("view").to_pylist(),
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class WriteObservations:
-    """Rows of the cache to their file; what is handed on is what to tell of it."""
-
-    cache: Store
-    pieces: Pieces
-
-    def __call__(self, table: pa.Table) -> dict[str, Any]:
-        piece = table.column("piece")[0].as_py()
-        expected, rows = self.pieces.rows_of(piece), table.drop_columns(["piece"])
-        if len(rows) != len(expected):
-            raise AssertionError(f"piece {piece} came with {len(rows)} of {len(expected)} rows")
-        folder, name = self.pieces.name_of(piece)
-        size = write_cache_file(self.cache.child(folder), name, rows)
-        return {"piece": piece, "bytes": size, "errors": errors_of(rows)}
 
 
 def load_plan_base(plan: Plan) -> tuple[Segmenter, Base]:

@@ -18,6 +18,7 @@ def summarise(
     last = epochs[-1]
     best = next((row for row in epochs if row["epoch"] == last["best_epoch"]), last)
     seconds = sum(row["seconds"] for row in epochs)
+    unusable = {} if cache is None else cache.skipped
     summary = {
         "best_miou": last["best_miou"],
         "best_epoch": last["best_epoch"],
@@ -26,8 +27,8 @@ def summarise(
         "train_loss": best["train_loss"],
         "val_loss": best["val_loss"],
         "pixel_accuracy": best["pixel_accuracy"],
-        "training_images": len(plan.samples.train),
-        "validation_images": len(plan.samples.val),
+        "training_images": len(plan.samples.train) - len(unusable.get("train", ())),
+        "validation_images": len(plan.samples.val) - len(unusable.get("val", ())),
         "seconds": seconds,
         "images_per_second": len(epochs) / sum(1 / row["images_per_second"] for row in epochs),
         "iou": best["iou"],
@@ -40,6 +41,6 @@ def summarise(
             "cache": plan.cache.uri,
             "cache_bytes": cache.bytes,
             "extraction_seconds": extraction,
-            "unusable": cache.skipped,
+            "unusable": unusable,
         }
     return summary

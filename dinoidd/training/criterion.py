@@ -11,7 +11,6 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from dinoidd.training.config import LossConfig
@@ -122,6 +121,9 @@ class SetCriterion:
 
     def match(self, chances_LQK1: np.ndarray, pairs: Pairs) -> Match:
         """The cheapest assignment of queries to the image's classes, in every layer."""
+        # half a second of importing, which processes that only look at images do not need
+        from scipy.optimize import linear_sum_assignment
+
         weights = self._config
         costs_LQG = weights.mask_weight * pairs.match_bce_LQG
         costs_LQG += weights.dice_weight * pairs.match_dice_LQG

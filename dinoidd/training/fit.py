@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.distributed.fsdp import FSDPModule
 
 from dinoidd.models import Segmenter
 from dinoidd.training.batch import Feed
@@ -18,7 +17,7 @@ from dinoidd.training.linear import LinearLosses
 from dinoidd.training.memory import out_of_memory_told, peak_bytes, reset_peak
 from dinoidd.training.parameters import running_statistics, training_mode
 from dinoidd.training.records import EpochRecord, Recorder
-from dinoidd.training.sharding import is_sharded
+from dinoidd.training.sharding import free_gathered, is_sharded
 from dinoidd.training.state import RunState, capture, restore
 from dinoidd.training.step import CachedLosses, ImageLosses
 from dinoidd.training.trainer import EpochSums, Trainer, Wrap
@@ -145,8 +144,7 @@ class _Run:
     def _validate(self) -> Validation:
         classes = _classes(self._model)
         found = validate(self._losses, self._feed.validation(), classes, self._world)
-        if isinstance(self._model, FSDPModule):
-            self._model.reshard()  # a forward without a backward leaves its last unit whole
+        free_gathered(self._model)
         return found
 
     def _average_statistics(self) -> None:

@@ -54,8 +54,8 @@ class LinearLosses(nn.Module):
         self._weights_K = torch.tensor(config.loss.class_weights or (1.0,) * classes, device=device)
 
     def forward(self, batch: ImageBatch, *, validation: bool = False) -> Losses:
+        labels_BSS = torch.from_numpy(batch.labels_BSS).to(self._device)  # before a GPU is busy
         (output,) = self._forward(batch.images_BSS3)
-        labels_BSS = torch.tensor(batch.labels_BSS, device=self._device)
         maps_BKhw = output.class_logits
         pairs = zip(maps_BKhw, labels_BSS, strict=True)
         total_B = torch.stack([map_loss(m, labels, self._weights_K) for m, labels in pairs])

@@ -28,10 +28,16 @@ def sample_own(masks_Nhw: Tensor, points_NP2: Tensor) -> Tensor:
 
 def mask_costs(values_NP: Tensor, inside_NP: Tensor) -> tuple[Tensor, Tensor]:
     """Each mask against its own target (1.0 inside, 0.0 outside): cross-entropy [N], dice [N]."""
-    cross_entropy = (F.softplus(values_NP) - values_NP * inside_NP).mean(-1)
-    soft = values_NP.sigmoid()
-    overlap = 2 * (soft * inside_NP).sum(-1) + _SMOOTHING
-    dice = 1 - overlap / (soft.sum(-1) + inside_NP.sum(-1) + _SMOOTHING)
+    return _costs(values_NP, F.softplus(values_NP), values_NP.sigmoid(), inside_NP)
+
+
+def _costs(
+    values_NP: Tensor, outside_NP: Tensor, soft_NP: Tensor, inside_NP: Tensor
+) -> tuple[Tensor, Tensor]:
+    """`outside_NP` is the cross-entropy of being outside, `soft_NP` the chance of being inside."""
+    cross_entropy = (outside_NP - values_NP * inside_NP).mean(-1)
+    overlap = 2 * (soft_NP * inside_NP).sum(-1) + _SMOOTHING
+    dice = 1 - overlap / (soft_NP.sum(-1) + inside_NP.sum(-1) + _SMOOTHING)
     return cross_entropy, dice
 
 
@@ -72,7 +78,8 @@ def loss_costs(
 ) -> tuple[Tensor, Tensor]:
     """Cross-entropy and dice [N, G] of every pair at each mask's own points of the loss."""
     values_NP, labels_NP = loss_points(masks_Nhw, targets, points, uncertain)
-    pairs = [mask_costs(values_NP, (labels_NP == c).float()) for c in targets.classes_G]
+    known = values_NP, F.softplus(values_NP), values_NP.sigmoid()  # the same for all classes
+    pairs = [_costs(*known, (labels_NP == c).float()) for c in targets.classes_G]
     if not pairs:
         return values_NP.new_zeros(len(values_NP), 0), values_NP.new_zeros(len(values_NP), 0)
     cross_entropy, dice = zip(*pairs, strict=True)

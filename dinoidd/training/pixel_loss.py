@@ -65,12 +65,13 @@ class PixelCriterion:
     def _loss(self, chances_LQK: Tensor, values: PointValues) -> Tensor:
         """The weighted mean over labelled points, summed over layers; 0 where none is labelled."""
         device = chances_LQK.device
+        self._weights_K = self._weights_K.to(device)  # once: a GPU is waited for
         inside_LQP, labels_P = (tensor.to(device) for tensor in values)
         scores_LKP = chances_LQK.transpose(1, 2) @ inside_LQP.float() + _FLOOR
         labelled_P = labels_P < self._classes
         index_P = labels_P.long().clamp(max=self._classes - 1)
         right_LP = scores_LKP.gather(1, index_P.expand(len(scores_LKP), 1, -1))[:, 0]
-        weights_P = self._weights_K.to(device)[index_P] * labelled_P
+        weights_P = self._weights_K[index_P] * labelled_P
         costs_LP = (scores_LKP.sum(1).log() - right_LP.log()) * weights_P
         costs_L = costs_LP.sum(1) / weights_P.sum().clamp(min=_LEAST_WEIGHT)
         return costs_L[-1] + _EARLIER * costs_L[:-1].sum()

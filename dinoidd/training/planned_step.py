@@ -30,7 +30,7 @@ from dinoidd.training.mask_costs import (
     sample,
 )
 from dinoidd.training.pixel_loss import PixelCriterion, PointValues
-from dinoidd.training.points import Points, candidate_points, uncertain_points
+from dinoidd.training.points import Points, point_counts, uncertain_points
 from dinoidd.training.precision import autocast, network_dtype
 from dinoidd.training.prepare import prepare
 from dinoidd.training.targets import Targets
@@ -118,26 +118,27 @@ def _outputs(model: Segmenter, config: TrainConfig) -> tuple[list[QueryOutput], 
 
 
 def _loss(model: Segmenter, config: TrainConfig) -> Tensor:
+    linear = model.config.head == "linear"
+    points_B = [] if linear else _points(config)
     outputs, labels_BSS = _outputs(model, config)
-    if model.config.head == "linear":
+    if linear:
         weights_K = torch.ones(model.config.classes)
         pairs = zip(outputs[0].class_logits, labels_BSS, strict=True)
         return torch.stack([map_loss(m, labels, weights_K) for m, labels in pairs]).sum()
     logits = torch.stack([o.class_logits for o in outputs], dim=1).float()
     images = [[o.mask_logits[i] for o in outputs] for i in range(len(labels_BSS))]
-    points = _points(config)
     if config.loss.kind == "pixel":
         values = [
             PointValues(
                 torch.stack([sample(m, points.matching_P2).sigmoid() for m in masks]),
                 _EveryClass(labels_SS, model.config.classes).at(points.matching_P2),
             )
-            for masks, labels_SS in zip(images, labels_BSS, strict=True)
+            for masks, labels_SS, points in zip(images, labels_BSS, points_B, strict=True)
         ]
         return PixelCriterion(config.loss, model.config.classes).losses(logits, values)[0].sum()
     losses = [
         _mask_loss(masks, _EveryClass(labels_SS, model.config.classes), points, config)
-        for masks, labels_SS in zip(images, labels_BSS, strict=True)
+        for masks, labels_SS, points in zip(images, labels_BSS, points_B, strict=True)
     ]
     wanted = torch.zeros(logits.shape[:3], dtype=torch.int64)
     classified = F.cross_entropy(logits.flatten(0, 2), wanted.flatten(), reduction="none")
@@ -159,9 +160,9 @@ def _mask_loss(
 
 
 def _observe(model: Segmenter, config: TrainConfig) -> None:
+    points_B = _points(config)
     outputs, labels_BSS = _outputs(model, config)
-    points = _points(config)
-    for i, labels_SS in enumerate(labels_BSS):
+    for i, (labels_SS, points) in enumerate(zip(labels_BSS, points_B, strict=True)):
         targets = _EveryClass(labels_SS, model.config.classes)
         for output in outputs:
             if config.loss.kind == "pixel":
@@ -171,10 +172,12 @@ def _observe(model: Segmenter, config: TrainConfig) -> None:
                 loss_costs(output.mask_logits[i], targets, points, uncertain_points(config.loss))
 
 
-def _points(config: TrainConfig) -> Points:
-    uncertain = uncertain_points(config.loss)
-    counts = (config.loss.points, candidate_points(config.loss), config.loss.points - uncertain)
-    return Points(*(torch.rand(count, 2) for count in counts))
+def _points(config: TrainConfig) -> list[Points]:
+    """Those of every image, which are there before the network runs."""
+    counts = point_counts(config.loss)
+    return [
+        Points(*(torch.rand(count, 2) for count in counts)) for _ in range(config.network_batch)
+    ]
 
 
 class _EveryClass(Targets):

@@ -33,9 +33,14 @@ def draw_points(loss: LossConfig, seed: int, key: str, view: int) -> Points:
     """
     digest = hashlib.sha256(key_bytes(f"{seed}/{view}/{key}")).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
-    uncertain = uncertain_points(loss)
-    counts = (loss.points, candidate_points(loss), loss.points - uncertain)
-    return Points(*(torch.rand(count, 2, generator=generator) for count in counts))
+    return Points(*(torch.rand(count, 2, generator=generator) for count in point_counts(loss)))
+
+
+def point_counts(loss: LossConfig) -> tuple[int, int, int]:
+    """How many of each kind the loss needs; the pixel loss has no masks of its own to be uncertain of."""
+    if loss.kind == "pixel":
+        return loss.points, 0, 0
+    return loss.points, candidate_points(loss), loss.points - uncertain_points(loss)
 
 
 def uncertain_points(loss: LossConfig) -> int:

@@ -1,14 +1,15 @@
-"""A model spread over workers (FSDP2): each holds a part of every tensor, and gathers layer by layer."""
+"""A model spread over workers (FSDP2): each holds a part of every tensor, and gathers layer by layer.
 
+FSDP and its tensors are imported where a model is sharded: that takes a second of every process.
+"""
+
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from dinoidd.errors import TrainingError
 from dinoidd.models import Segmenter
@@ -26,6 +27,9 @@ def shard(model: Segmenter, device: torch.device) -> Segmenter:
     Args:
         device: of this worker; the current one where it is a GPU.
     """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
     mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
     for layer in layers(model):
         fully_shard(layer, mesh=mesh)
@@ -35,15 +39,24 @@ def shard(model: Segmenter, device: torch.device) -> Segmenter:
 
 def whole(tensor: Tensor) -> Tensor:
     """The tensor with all its parts. Every worker has to ask at the same time."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return tensor.full_tensor() if _is_part(tensor) else tensor
 
 
 def placed(tensor: Tensor, like: Tensor) -> Tensor:
     """A whole tensor in the device, dtype and parts of another one."""
     moved = tensor.to(like.device, like.dtype)
-    if isinstance(like, DTensor):
-        return distribute_tensor(moved, like.device_mesh, like.placements)
-    return moved
+    if not _is_part(like):
+        return moved
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(moved, like.device_mesh, like.placements)
+
+
+def free_gathered(model: torch.nn.Module) -> None:
+    """Let go of what a forward without a backward leaves whole: a sharded model's last unit."""
+    fsdp = sys.modules.get("torch.distributed.fsdp")
+    if fsdp is not None and isinstance(model, fsdp.FSDPModule):
+        model.reshard()
 
 
 def together(batches: Iterator[Any], world: World) -> Iterator[tuple[Any, bool]]:
@@ -67,4 +80,10 @@ def together(batches: Iterator[Any], world: World) -> Iterator[tuple[Any, bool]]
 
 def is_sharded(model: torch.nn.Module) -> bool:
     """Whether parameters are spread over workers."""
-    return any(isinstance(parameter, DTensor) for parameter in model.parameters())
+    return any(_is_part(parameter) for parameter in model.parameters())
+
+
+def _is_part(tensor: Tensor) -> Any:
+    """Whether it is one worker's part; where nobody has imported that kind, there is none."""
+    tensors = sys.modules.get("torch.distributed.tensor")
+    return tensors is not None and isinstance(tensor, tensors.DTensor)

@@ -41,17 +41,13 @@ class ImageLosses(nn.Module):
         self._forward = NetworkPass(model, config, device)
 
     def forward(self, batch: ImageBatch, *, validation: bool = False) -> Losses:
+        # Before the network: a copy to a GPU waits for all that the GPU was given until then.
+        labels_BSS = torch.from_numpy(batch.labels_BSS).to(self._device)
+        points_B = points_of(batch, self._config, validation, self._device)
         outputs = self._forward(batch.images_BSS3)
-        labels_BSS = torch.tensor(batch.labels_BSS, device=self._device)
         samples = [
             self._criterion.sample([o.mask_logits[i] for o in outputs], labels_SS, points)
-            for i, (labels_SS, points) in enumerate(
-                zip(
-                    labels_BSS,
-                    points_of(batch, self._config, validation, self._device),
-                    strict=True,
-                )
-            )
+            for i, (labels_SS, points) in enumerate(zip(labels_BSS, points_B, strict=True))
         ]
         logits_BLQK1 = torch.stack([o.class_logits for o in outputs], dim=1)
         total_B, parts = self._criterion.losses(logits_BLQK1, samples)
@@ -91,7 +87,7 @@ class NetworkPass:
     def __call__(self, images_BSS3: np.ndarray) -> list[Any]:
         """The last layer's QueryOutput, and before it those of the others that have a loss; of a linear
         head its one PatchOutput."""
-        images = torch.tensor(images_BSS3, device=self._device)
+        images = torch.from_numpy(images_BSS3).to(self._device)
         with autocast(self._dtype, self._device):
             return self._model(self._normalise(images), self._every_layer)
 

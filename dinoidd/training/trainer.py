@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from dinoidd.errors import TrainingError
@@ -103,31 +103,42 @@ class Trainer:
             TrainingError: the loss or the gradient is not a number, or memory is spent.
         """
         started, waited = time.perf_counter(), 0.0
-        sums: dict[str, float] = {"loss": 0.0}
-        keys: list[str] = []
+        keys: list[list[str]] = []
+        sums: list[dict[str, Tensor]] = []
         for index in range(self._micro_batches):
             asked = time.perf_counter()
             batch = next(batches)
             waited += time.perf_counter() - asked
-            keys += keys_of(batch)
+            keys.append(keys_of(batch))
             with out_of_memory_told(self._config, self._device):
-                losses = self._accumulate(batch, epoch, is_last=index == self._micro_batches - 1)
-            for name, values_B in {"loss": losses.total_B.detach(), **losses.parts}.items():
-                sums[name] = sums.get(name, 0.0) + float(values_B.sum())
+                sums.append(self._accumulate(batch, is_last=index == self._micro_batches - 1))
+        total = self._totals(sums, epoch, keys)
         rate = self.next_rate
-        norm = self._update(rate, epoch, keys)
+        norm = self._update(rate, epoch, [key for some in keys for key in some])
         seconds = time.perf_counter() - started
-        return self._record(sums, epoch, rate, norm, seconds, waited), seconds
+        return self._record(total, epoch, rate, norm, seconds, waited), seconds
 
-    def _accumulate(self, batch: Any, epoch: int, *, is_last: bool) -> Losses:
+    def _accumulate(self, batch: Any, *, is_last: bool) -> dict[str, Tensor]:
+        """Add a micro-batch's gradient; the sums of its losses, which nobody has waited for yet."""
         with self._synchronised(is_last):
             losses: Losses = self.losses(batch)
-            self._require_finite(
-                float(losses.total_B.detach().sum()), "loss", epoch, keys_of(batch)
-            )
+            total = losses.total_B.sum()
             # DDP and FSDP divide the workers' sum by their number
-            (losses.total_B.sum() * (self._world.size / self._config.batch_size)).backward()
-        return losses
+            (total * (self._world.size / self._config.batch_size)).backward()
+        parts = {name: values_B.sum() for name, values_B in losses.parts.items()}
+        return {"loss": total.detach(), **parts}
+
+    def _totals(
+        self, sums: list[dict[str, Tensor]], epoch: int, keys: list[list[str]]
+    ) -> dict[str, float]:
+        """The micro-batches' losses added up. Here a GPU is waited for, once a step."""
+        totals: dict[str, float] = {}
+        for parts, some in zip(sums, keys, strict=True):
+            values = torch.stack(list(parts.values())).tolist()
+            self._require_finite(values[0], "loss", epoch, some)
+            for name, value in zip(parts, values, strict=True):
+                totals[name] = totals.get(name, 0.0) + value
+        return totals
 
     def _synchronised(self, is_last: bool) -> AbstractContextManager:
         """DDP's workers exchange gradients with the step's last micro-batch only.

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dinoidd.metrics import confusion_matrix, iou, mean_of_present, pixel_accuracy, tally
 from dinoidd.models.argmax import argmax_classes
@@ -57,6 +57,7 @@ def validate(module: nn.Module, batches: Iterable[Any], classes: int, world: Wor
     confusion = np.zeros((classes + 1, classes + 1), np.int64)
     sums = np.zeros(2)  # of losses, of images
     pictures: list[Picture] = []
+    judge = Judge()
     share = iter(batches)
     for batch, counts in together(share, world) if sharded else ((b, True) for b in share):
         losses: Losses = module(batch, validation=True)
@@ -64,7 +65,7 @@ def validate(module: nn.Module, batches: Iterable[Any], classes: int, world: Wor
             continue
         sums += float(losses.total_B.sum()), len(losses.total_B)
         truths = _labels(batch)
-        predictions = _predictions(losses, truths)
+        predictions = judge.predictions(losses, truths)
         for truth, prediction in zip(truths, predictions, strict=True):
             confusion += confusion_matrix(truth, prediction, classes)
         if len(pictures) < PICTURES:
@@ -75,16 +76,35 @@ def validate(module: nn.Module, batches: Iterable[Any], classes: int, world: Wor
     )
 
 
-def _predictions(losses: Losses, truths: list[np.ndarray]) -> list[np.ndarray]:
-    """Classes of each image, as inference takes them, [S, S] uint8."""
-    if losses.maps_BKhw is not None:
-        maps = zip(losses.maps_BKhw, truths, strict=True)
-        return [argmax_classes(patch_scores(m, truth.shape)).cpu().numpy() for m, truth in maps]
-    images = zip(losses.logits_BQK1, losses.masks, truths, strict=True)
-    return [
-        argmax_classes(class_scores(logits, masks, truth.shape)).cpu().numpy()
-        for logits, masks, truth in images
-    ]
+class Judge:
+    """Takes the classes of images as inference does, in memory that is kept from image to image."""
+
+    def __init__(self) -> None:
+        self._room_QSS: Tensor | None = None
+
+    def predictions(self, losses: Losses, truths: list[np.ndarray]) -> list[np.ndarray]:
+        """Classes of each image, [S, S] uint8."""
+        if losses.maps_BKhw is not None:
+            maps = zip(losses.maps_BKhw, truths, strict=True)
+            return [_classes(patch_scores(m, truth.shape)) for m, truth in maps]
+        images = zip(losses.logits_BQK1, losses.masks, truths, strict=True)
+        return [
+            _classes(class_scores(logits, masks, truth.shape, self._room(masks, truth.shape)))
+            for logits, masks, truth in images
+        ]
+
+    def _room(self, masks_Qhw: Tensor, size: tuple[int, int]) -> Tensor | None:
+        """On a CPU; a GPU's allocator keeps memory by itself."""
+        if masks_Qhw.device.type != "cpu":
+            return None
+        shape = (len(masks_Qhw), *size)
+        if self._room_QSS is None or self._room_QSS.shape != shape:
+            self._room_QSS = torch.empty(shape)
+        return self._room_QSS
+
+
+def _classes(scores_KSS: Tensor) -> np.ndarray:
+    return argmax_classes(scores_KSS).cpu().numpy()
 
 
 def _labels(batch: ImageBatch | list[Observation]) -> list[np.ndarray]:
