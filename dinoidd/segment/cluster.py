@@ -205,11 +205,16 @@ def wait_for_place(placement: Placement) -> None:
         while not group.wait(WAIT_LINE_S):
             logger.info(
                 f"waiting for {_shown(bundle)} on one node, for "
-                f"{duration(time.monotonic() - started)} so far; the cluster has "
-                f"{_shown(ray.cluster_resources())}, free are {_shown(ray.available_resources())}"
+                f"{duration(time.monotonic() - started)} so far; {room()}"
             )
     finally:
         ray.util.remove_placement_group(group)
+
+
+def room() -> str:
+    """What the cluster has, and what is free of it."""
+    there, free = ray.cluster_resources(), ray.available_resources()
+    return f"the cluster has {_shown(there)}, free are {_shown(free)}"
 
 
 def _shown(resources: dict[str, float]) -> str:

@@ -23,6 +23,7 @@ from dinoidd.inference.source import ModelSource
 from dinoidd.inference.windows import Framing, packed
 from dinoidd.segment.chunk_file import write_chunk
 from dinoidd.segment.layout import Layout
+from dinoidd.segment.metering import Metering, NoMetering
 from dinoidd.segment.tally import Tally
 from dinoidd.segment.tries import Attempt, Counting, Tries, attempt, loading
 from dinoidd.storage import STEADY, ObjectInfo, ObjectReader, StorageOptions, Store, public
@@ -134,14 +135,17 @@ class SegmentImages:
         image_timeout: float | None = None,
         tries: Counting | None = None,
         windows: Windows | None = None,
+        metering: Metering | None = None,
     ) -> None:
         torch.set_num_threads(threads)
         self._framing = Framing(image_size=image_size, windows=windows)
         self._batch_size = batch_size
         self._image_timeout = image_timeout
         self._tries = tries or Tries()
+        self._metering = metering or NoMetering()
         with loading(self._tries):
             self._predictor = self._load(source, device)
+        self._idle_since = time.perf_counter()
 
     def _load(self, source: ModelSource, device: str) -> Scorer:
         """A predictor that works: what it does later at an image is then that image's fault."""
@@ -159,6 +163,15 @@ class SegmentImages:
         return predictor
 
     def __call__(self, table: pa.Table) -> pa.Table:
+        self._metering.waited(time.perf_counter() - self._idle_since)
+        try:
+            return self._segmented(table)
+        finally:
+            if self._predictor.device.type == "cuda":
+                self._metering.took_memory(torch.cuda.max_memory_reserved())
+            self._idle_since = time.perf_counter()
+
+    def _segmented(self, table: pa.Table) -> pa.Table:
         first = table.column("image_id")[0].as_py()
         with attempt(self._tries, "segmented", first) as tried:
             rows = table.drop_columns(["image"]).to_pylist()
@@ -214,6 +227,7 @@ class SegmentImages:
                 tried.abandon(error)
             what = f"alone in its batch, the model raised {_in_short(error)}"
             return {"error_kind": "crashed", "error": what}
+        self._metering.forwarded(len(rows))
         seconds = (time.perf_counter() - started) / len(rows)
         for row, prediction in zip(rows, predictions, strict=True):
             row |= {"model_seconds": seconds} | _answer(prediction)
