@@ -243,6 +243,16 @@ def test_segment_images__tells_its_waits_and_batches(model_file: Path, tmp_path:
     assert meter.waits[0] < 0.05 <= meter.waits[1] < 1
 
 
+def test_binaries__are_the_arrays_bytes() -> None:
+    arrays = [np.arange(6, dtype=np.uint8).reshape(2, 3), None, np.full((1, 1), 7, np.uint8)]
+    strided = np.arange(20, dtype=np.uint8).reshape(4, 5)[:, ::2]
+    made = stages._binaries([*arrays, strided])
+    made.validate(full=True)
+    assert made.to_pylist() == [bytes(range(6)), None, b"\7", strided.tobytes()]
+    assert made.null_count == 1
+    assert stages._binaries([None]).to_pylist() == [None]
+
+
 def test_stages__a_chunk_of_errors_alone(segmenter: SegmentImages, tmp_path: Path) -> None:
     read = reader(write_samples(tmp_path / "in", BROKEN), tmp_path)
     write = writer(read, tmp_path / "staging")

@@ -16,6 +16,9 @@ from dinoidd.log import duration, logger
 READ_CPUS = 0.5
 WRITE_CPUS = 0.25
 ACTOR_CPUS = 1.0
+# One piece is in the model, and meanwhile another's rows are fetched from the object store or put there.
+# (The model itself is never called twice at a time: Ray Data sees to that.)
+ACTOR_CALLS = 2
 ACCELERATOR = "accelerator_type:"  # Ray's resource on a node with such an accelerator
 WAIT_LINE_S = 30  # whole seconds, between log lines while nodes are awaited
 _ANSWER_SECONDS = 10.0  # to accept a connection

@@ -20,7 +20,7 @@ import ray.data
 from ray.data import ActorPoolStrategy, DataContext
 
 from dinoidd.errors import ClusterError, DinoiddError, OutageError, StorageError
-from dinoidd.segment.cluster import ACTOR_CPUS, READ_CPUS, WRITE_CPUS, Placement
+from dinoidd.segment.cluster import ACTOR_CALLS, ACTOR_CPUS, READ_CPUS, WRITE_CPUS, Placement
 from dinoidd.segment.flow import follow
 from dinoidd.segment.metrics import ModelMetrics
 from dinoidd.segment.pieces import COLUMN, bound_memory, numbered_blocks
@@ -118,7 +118,9 @@ def run_stages(
                 batch_size=None,
                 batch_format="pyarrow",
                 fn_constructor_kwargs=arguments,
-                compute=ActorPoolStrategy(size=placement.actors),
+                compute=ActorPoolStrategy(
+                    size=placement.actors, max_concurrent_calls_per_actor=ACTOR_CALLS
+                ),
                 num_cpus=ACTOR_CPUS,
                 num_gpus=placement.num_gpus,
                 max_restarts=retries,

@@ -35,6 +35,7 @@ class Worked:
 
     def __init__(self, record: RunRecord, placement: Placement) -> None:
         self.tally, self.pace = Tally(), Pace()
+        self.moved = 0  # bytes through the object store
         self.metrics = RunMetrics(
             rows=record.layout.rows,
             gpus=placement.num_gpus * placement.actors,
@@ -136,6 +137,7 @@ class Session:
                     self.lock.check(now=False)
                     merging.chunk_done(chunk)
                     merging.check()
+                worked.moved += sum(stage.bytes for stage in Flow.last.values())
                 merging.check(wait=True)
         except OutageError:
             merging.settle()
@@ -209,7 +211,9 @@ class Session:
             "device": self.placement.device,
             "actors": self.placement.actors,
             "accelerator_type": self.placement.accelerator_type,
+            "threads": self.placement.threads,
             "stage_seconds": worked.tally.seconds,
+            "object_store_bytes": worked.moved,
         } | worked.pace.to_dict()
 
     def _check_alone(self) -> None:

@@ -53,6 +53,7 @@ _SEGMENTED = pa.schema(
         pa.field("margin", pa.float32()),
     ]
 )
+_CLASSES_AT = _SEGMENTED.get_field_index("classes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,7 +187,7 @@ class SegmentImages:
                 pixels = [images[i].as_buffer() for i in batch]
                 self._segment([rows[i] for i in batch], pixels, tried)
             tried.touch(None)
-            return pa.Table.from_pylist(rows, schema=_SEGMENTED)
+            return _segmented_table(rows)
 
     def _segment(self, rows: list[dict[str, Any]], images: list[pa.Buffer], tried: Attempt) -> None:
         """Add the answers to the rows. A batch that fails goes by halves; an image that fails alone
@@ -253,11 +254,30 @@ def _answer(prediction: Prediction) -> dict[str, Any]:
         what = "the model's output is not a number: use --dtype float32, or check the checkpoint"
         return {"error_kind": "not_finite", "error": what}
     return {
-        "classes": prediction.classes.tobytes(),
+        "classes": prediction.classes,
         "confidence": certainty.confidence,
         "entropy": certainty.entropy,
         "margin": certainty.margin,
     }
+
+
+def _segmented_table(rows: list[dict[str, Any]]) -> pa.Table:
+    """Rows as a table; `classes` are arrays or missing, and are copied once."""
+    classes = _binaries([row.pop("classes", None) for row in rows])
+    others = pa.Table.from_pylist(rows, schema=_SEGMENTED.remove(_CLASSES_AT))
+    return others.add_column(_CLASSES_AT, _SEGMENTED.field(_CLASSES_AT), classes)
+
+
+def _binaries(arrays: list[np.ndarray | None]) -> pa.LargeBinaryArray:
+    """The bytes of uint8 arrays, null where there is none."""
+    there = np.array([array is not None for array in arrays], bool)
+    sizes = [0 if array is None else array.size for array in arrays]
+    offsets = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)], dtype=np.int64)
+    values = np.concatenate([np.empty(0, np.uint8), *(a.ravel() for a in arrays if a is not None)])
+    buffers = [np.packbits(there, bitorder="little"), offsets, values]
+    return pa.LargeBinaryArray.from_buffers(
+        pa.large_binary(), len(arrays), list(map(pa.py_buffer, buffers)), int(np.sum(~there))
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
