@@ -107,5 +107,5 @@ def test_watch__looks_until_the_end_and_survives_a_failure(
     assert told[0] == stages(read=(1, 0, 0))
     assert told[-1] == {}
     assert [r.getMessage() for r in caplog.records] == [
-        "the run goes on, but its metrics have gaps: RuntimeError('changed size during iteration')"
+        "the run goes on, but could not be looked at: RuntimeError('changed size during iteration')"
     ]

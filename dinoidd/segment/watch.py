@@ -32,7 +32,7 @@ class Watch:
                 self._tell(self._look())
             except Exception as error:  # who watches must not end the work
                 if not self._failed:
-                    logger.warning(f"the run goes on, but its metrics have gaps: {error!r}")
+                    logger.warning(f"the run goes on, but could not be looked at: {error!r}")
                 self._failed = True
 
     def __enter__(self) -> None:
