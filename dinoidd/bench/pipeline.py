@@ -102,7 +102,7 @@ def measure_pipeline(
             logger.info(f"{name} {rate.images_per_second:.1f} images/s")
     config = replace(config, rows_per_chunk=layout.rows_per_chunk, actors=1)
     segment(config, device=device, source=source, threads=threads)
-    record = read_record(Store.open(config.output, StorageOptions(config.endpoint_url)))
+    record = read_record(Store.open(config.output, StorageOptions(endpoint_url=config.endpoint_url)))
     assert record is not None
     session = record.sessions[-1]
     return PipelineSpeed(
