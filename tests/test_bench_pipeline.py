@@ -51,7 +51,7 @@ def test_speed__attainable_is_what_the_cores_leave() -> None:
 
 def test_format_speed__says_where_the_time_went() -> None:
     assert format_speed(speed_of()).splitlines() == [
-        "images          2,000 in pieces of 64; 1 threads of torch on 2 cores",
+        "images          2,000 in pieces of 64; threads of torch: 1, on 2 cores",
         "model alone         25.0 images/s",
         "plain loop          20.0 images/s (one process, reads ahead)",
         "pipeline            24.0 images/s (Ray, after 12 s of start-up)",

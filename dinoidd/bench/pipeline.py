@@ -102,7 +102,9 @@ def measure_pipeline(
             logger.info(f"{name} {rate.images_per_second:.1f} images/s")
     config = replace(config, rows_per_chunk=layout.rows_per_chunk, actors=1)
     segment(config, device=device, source=source, threads=threads)
-    record = read_record(Store.open(config.output, StorageOptions(endpoint_url=config.endpoint_url)))
+    record = read_record(
+        Store.open(config.output, StorageOptions(endpoint_url=config.endpoint_url))
+    )
     assert record is not None
     session = record.sessions[-1]
     return PipelineSpeed(
@@ -214,8 +216,8 @@ def format_speed(speed: PipelineSpeed) -> str:
     moved = size_text(speed.object_store_bytes / speed.images)
     return "\n".join(
         [
-            f"images          {speed.images:,} in pieces of {speed.rows_per_chunk}; {speed.threads} "
-            f"threads of torch on {speed.cores} cores",
+            f"images          {speed.images:,} in pieces of {speed.rows_per_chunk}; threads of torch: "
+            f"{speed.threads}, on {speed.cores} cores",
             f"model alone     {alone.images_per_second:8.1f} images/s",
             f"plain loop      {loop.images_per_second:8.1f} images/s (one process, reads ahead)",
             f"pipeline        {speed.pipeline:8.1f} images/s (Ray, after {speed.startup_seconds:.0f} s "
