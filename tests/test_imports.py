@@ -18,7 +18,10 @@ STORAGE = ["dinoidd/storage/*.py"]
 HOMES = {
     "ray": [
         f"dinoidd/segment/{n}.py"
-        for n in ("cluster", "pipeline", "merging", "pieces", "preflight", "tries_actor")
+        for n in (
+            *("cluster", "flow", "merging", "metrics", "pieces", "pipeline", "preflight"),
+            "tries_actor",
+        )
     ]
     + ["dinoidd/train/*.py", "dinoidd/*/job.py", "dinoidd/upkeep/tasks.py", "jobs/*.py"],
     "fsspec": STORAGE,

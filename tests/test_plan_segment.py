@@ -184,7 +184,7 @@ def test_plan__of_an_input_and_of_its_manifest(folder: Path, tmp_path: Path) -> 
     lines = dict(line.split(maxsplit=1) for line in ran.out.splitlines())
     assert lines["images"] == "40"
     assert lines["sample"] == "16 images, 16 ok, one actor on cpu"
-    assert lines["speed"].partition(" images/s an actor (14 images after start-up; ")[2]
+    assert lines["speed"].partition(" images/s an actor (10 images after start-up; ")[2]
     assert " with 3 actors and " in lines["time"]
     assert lines["deadline"].startswith("1 actor and ")
     assert lines["cost"].startswith("unknown (the sample ran without a GPU")

@@ -24,7 +24,7 @@ from segment_runs import Ran, Row, embedded_ray, proof, rows_of, save_model, seg
 
 from dinoidd.inference.predictor import Prediction
 from dinoidd.models.semantic import Certainty
-from dinoidd.segment import session
+from dinoidd.segment import session, standstill, watch
 from dinoidd.segment.pipeline import run_chunks
 from dinoidd.segment.stages import ReadImages, SegmentImages
 
@@ -123,6 +123,7 @@ class Job:
         self.images, self.out = folder / "in", folder / "out"
         self.checkpoint = save_model(folder / "model.safetensors")
         self.poison: list[str] = []  # of the model
+        self.log = ""  # of the last run
         self._patch = monkeypatch
         write_plain(self.images, 6 * CHUNK)
 
@@ -150,6 +151,7 @@ class Job:
         """Of a run that ended well: the rows that are no `ok`."""
         ran = self.run()
         assert ran.status == 0, ran.err
+        self.log = ran.err
         report = proof(self.out)
         assert report.images == report.rows == 6 * CHUNK
         rows = [r for r in rows_of(self.out) if r["status"] != "ok"]
@@ -161,7 +163,9 @@ def number_of(row: Row) -> int:
     return int(Path(row["uri"]).stem)
 
 
-def test_poison__costs_itself_alone(job: Job) -> None:
+def test_poison__costs_itself_alone(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(standstill, "PATIENCE_S", 1.0)
+    monkeypatch.setattr(watch, "POLL_S", 0.1)
     job.spoil(3, decode="exit")
     job.spoil(17, decode="sleep")
     job.spoil(28, model="raise")
@@ -177,6 +181,8 @@ def test_poison__costs_itself_alone(job: Job) -> None:
     assert errors[31][0] == "not_finite"
     assert errors[45][0] == "crashed"
     assert DEATH.format("segmented") in errors[45][1]
+    hung = r"nothing has got through the stage `read` for \ds: [1-9] pieces of work are in it"
+    assert re.search(hung, job.log)
 
 
 @pytest.mark.slow

@@ -112,8 +112,24 @@ def test_pace__start_up_is_told_apart(clock: Clock) -> None:
         run.add(8)
     seen = run.to_dict()
     assert (seen["images"], seen["seconds"], seen["startup_seconds"]) == (40, 38, 30)
-    assert seen["steady_images_per_second"] == pytest.approx(32 / 8)
+    assert seen["steady_images_per_second"] == pytest.approx(24 / 6)
+    assert seen["steady_images"] == 24
     assert seen["images_per_second"] == pytest.approx(40 / 38)
+
+
+def test_pace__the_first_pieces_are_not_steady(clock: Clock) -> None:
+    """They waited together for the process that writes."""
+    run = Pace()
+    clock.now += 30
+    for _ in range(7):
+        run.add(8)
+    for _ in range(25):
+        clock.now += 2
+        run.add(8)
+    seen = run.to_dict()
+    assert seen["startup_seconds"] == 30
+    assert seen["steady_images_per_second"] == pytest.approx(4)
+    assert seen["steady_images"] == 8 * (32 - 9)
 
 
 def test_pace__one_piece_has_no_steady_rate(clock: Clock) -> None:
@@ -133,6 +149,7 @@ def test_pace__nothing_done(clock: Clock) -> None:
         "startup_seconds": 0,
         "images_per_second": 0,
         "steady_images_per_second": None,
+        "steady_images": 0,
     }
 
 

@@ -1,6 +1,7 @@
 """The three stages without Ray: one row an image, whatever the image is."""
 
 import pickle
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -213,11 +214,51 @@ def test_segment_images__the_batch_size_changes_nothing(
     assert np.allclose(together["confidence"], alone["confidence"], atol=1e-4)
 
 
+class Meter:
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.waits: list[float] = []
+        self.batches: list[int] = []
+
+    def waited(self, seconds: float) -> None:
+        self.waits.append(seconds)
+
+    def forwarded(self, images: int) -> None:
+        self.batches.append(images)
+
+    def took_memory(self, gpu_bytes: int) -> None:
+        raise AssertionError("there is no GPU")
+
+
+def test_segment_images__tells_its_waits_and_batches(model_file: Path, tmp_path: Path) -> None:
+    chunk = reader(write_plain(tmp_path / "in", 9), tmp_path)(0)
+    meter = Meter()
+    source = ModelSource(checkpoint=str(model_file))
+    segment = SegmentImages(source, SIZE, 4, "cpu", 1, metering=meter)
+    segment(chunk)
+    time.sleep(0.05)
+    segment(chunk)
+    assert meter.batches == [4, 4, 1, 4, 4, 1], "the blank image of the start is none"
+    assert meter.waits[0] < 0.05 <= meter.waits[1] < 1
+
+
+def test_binaries__are_the_arrays_bytes() -> None:
+    arrays = [np.arange(6, dtype=np.uint8).reshape(2, 3), None, np.full((1, 1), 7, np.uint8)]
+    strided = np.arange(20, dtype=np.uint8).reshape(4, 5)[:, ::2]
+    made = stages._binaries([*arrays, strided])
+    made.validate(full=True)
+    assert made.to_pylist() == [bytes(range(6)), None, b"\7", strided.tobytes()]
+    assert made.null_count == 1
+    assert stages._binaries([None]).to_pylist() == [None]
+
+
 def test_stages__a_chunk_of_errors_alone(segmenter: SegmentImages, tmp_path: Path) -> None:
     read = reader(write_samples(tmp_path / "in", BROKEN), tmp_path)
     write = writer(read, tmp_path / "staging")
     tally = write(segmenter(read(0)))
     assert (tally.images, tally.ok) == (len(BROKEN), 0)
+    assert tally.bytes_written == (tmp_path / "staging" / read.layout.chunk_name(0)).stat().st_size
     table = pq.read_table(tmp_path / "staging" / read.layout.chunk_name(0))
     assert table["status"].to_pylist() == ["error"] * len(BROKEN)
     assert table.schema.equals(write.schema)

@@ -9,6 +9,8 @@ from dinoidd.cli.bench_model import add_dtypes_bench, add_model_bench
 from dinoidd.cli.options import add_input_options, add_storage_options, inputs_of
 
 if TYPE_CHECKING:
+    from dinoidd.config import SegmentConfig
+    from dinoidd.inference.source import ModelSource
     from dinoidd.training.config import TrainConfig
 
 _TRAIN_IMAGES = 96
@@ -24,12 +26,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     pipeline.add_argument(
         "--images",
         type=int,
-        default=400,
+        default=2_000,
         metavar="N",
-        help="scenes to make, without --input (400)",
+        help="scenes to make, without --input (2000)",
     )
     _add_model(pipeline, "tiny")
     pipeline.add_argument("--batch-size", type=int, default=8, metavar="N", help="(8)")
+    pipeline.add_argument(
+        "--threads",
+        type=int,
+        metavar="N",
+        help="of torch (1 beside a GPU, otherwise all cores but one: that decodes and encodes)",
+    )
+    pipeline.add_argument(
+        "--model-ms",
+        type=float,
+        metavar="MS",
+        help="a model that sleeps so long an image instead, as if a GPU did the work",
+    )
     pipeline.set_defaults(measure=_pipeline)
     text = "the classifier's training from a cache, beside training through the frozen network"
     train = benches.add_parser("train", help=text, description=text.capitalize() + ".")
@@ -120,7 +134,8 @@ def _pipeline(args: argparse.Namespace, folder: str) -> tuple[dict[str, object],
     from dinoidd.data.generate import generate_dataset
     from dinoidd.inference.device import pick_device
 
-    device = pick_device(args.device)
+    device = "cpu" if args.model_ms else pick_device(args.device)
+    threads = args.threads or (1 if device == "cuda" else max(1, (os.cpu_count() or 1) - 1))
     if args.input is None:
         generate_dataset(f"{folder}/scenes", images=args.images, seed=args.seed)
         args.input = [f"{folder}/scenes/leftImg8bit"]
@@ -136,8 +151,22 @@ def _pipeline(args: argparse.Namespace, folder: str) -> tuple[dict[str, object],
         seed=args.seed,
         endpoint_url=args.endpoint_url,
     )
-    speed = measure_pipeline(config, device=device, threads=os.cpu_count() or 1)
+    source = _source(args, config)
+    speed = measure_pipeline(config, source, device=device, threads=threads)
     return speed.to_dict(), format_speed(speed)
+
+
+def _source(args: argparse.Namespace, config: "SegmentConfig") -> "ModelSource":
+    from dataclasses import replace
+
+    from dinoidd.bench.sleeping_source import SleepingSource
+    from dinoidd.segment.job import source_of
+    from dinoidd.storage import StorageOptions
+
+    if args.model_ms:
+        return SleepingSource(preset=args.preset, milliseconds=args.model_ms)
+    source = source_of(config, StorageOptions(endpoint_url=config.endpoint_url))
+    return replace(source, dtype=config.dtype)
 
 
 def _scale(args: argparse.Namespace, folder: str) -> tuple[dict[str, object], str]:

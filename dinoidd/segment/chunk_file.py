@@ -20,7 +20,10 @@ _MEASURED = ("height", "width", "confidence", "entropy", "margin")
 
 
 def write_chunk(folder: Store, name: str, table: pa.Table, schema: pa.Schema) -> Tally:
-    """Encode the masks of segmented rows, and write them under `name`, whole or not at all."""
+    """Encode the masks of segmented rows, and write them under `name`, whole or not at all.
+
+    `bytes_written` of what is returned is the file's size.
+    """
     classes = class_table_of(schema)
     tally = Tally()
     for kind in ("fetch", "decode", "model"):
@@ -36,8 +39,10 @@ def write_chunk(folder: Store, name: str, table: pa.Table, schema: pa.Schema) ->
     with RowWriter(buffer, schema) as writer:
         writer.write(pa.Table.from_pylist(finished, schema=schema), tally)
     started = time.perf_counter()
-    folder.write_bytes(name, buffer.getvalue().to_pybytes())
+    data = buffer.getvalue().to_pybytes()
+    folder.write_bytes(name, data)
     writer.tally.seconds["write"] += time.perf_counter() - started
+    writer.tally.bytes_written = len(data)
     return writer.tally
 
 

@@ -16,6 +16,9 @@ from dinoidd.log import duration, logger
 READ_CPUS = 0.5
 WRITE_CPUS = 0.25
 ACTOR_CPUS = 1.0
+# One piece is in the model, and meanwhile another's rows are fetched from the object store or put there.
+# (The model itself is never called twice at a time: Ray Data sees to that.)
+ACTOR_CALLS = 2
 ACCELERATOR = "accelerator_type:"  # Ray's resource on a node with such an accelerator
 WAIT_LINE_S = 30  # whole seconds, between log lines while nodes are awaited
 _ANSWER_SECONDS = 10.0  # to accept a connection
@@ -201,11 +204,16 @@ def wait_for_place(placement: Placement) -> None:
         while not group.wait(WAIT_LINE_S):
             logger.info(
                 f"waiting for {_shown(bundle)} on one node, for "
-                f"{duration(time.monotonic() - started)} so far; the cluster has "
-                f"{_shown(ray.cluster_resources())}, free are {_shown(ray.available_resources())}"
+                f"{duration(time.monotonic() - started)} so far; {room()}"
             )
     finally:
         ray.util.remove_placement_group(group)
+
+
+def room() -> str:
+    """What the cluster has, and what is free of it."""
+    there, free = ray.cluster_resources(), ray.available_resources()
+    return f"the cluster has {_shown(there)}, free are {_shown(free)}"
 
 
 def _shown(resources: dict[str, float]) -> str:

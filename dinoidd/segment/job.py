@@ -49,6 +49,7 @@ def segment(
     address: str | None = None,
     accelerator_type: str | None = None,
     source: ModelSource | None = None,
+    threads: int | None = None,
 ) -> RunResult:
     """Segment all images of `config.input` into `config.output`, or go on where that stopped.
 
@@ -57,6 +58,7 @@ def segment(
         address: of a Ray cluster; None: RAY_ADDRESS, or an embedded Ray.
         accelerator_type: of the nodes that the model runs on, as Ray names it, like A100.
         source: of the model; None: what `config` names.
+        threads: of torch in each actor; None: one beside a GPU, otherwise all cores among the actors.
 
     Raises:
         DinoiddError: it cannot start or go on; everything done so far is kept.
@@ -70,7 +72,11 @@ def segment(
     if not config.restart and (summary := _finished(config, output, model)) is not None:
         return RunResult(summary=summary, finished_before=True)
     request = _Request(
-        config=config, device=device, address=address, accelerator_type=accelerator_type
+        config=config,
+        device=device,
+        address=address,
+        accelerator_type=accelerator_type,
+        threads=threads,
     )
     with terminated_as_interrupted(), exclusive(output, "segment") as lock:
         _clean(output)
@@ -85,10 +91,12 @@ class _Request:
     device: str
     address: str | None
     accelerator_type: str | None
+    threads: int | None
 
     def place(self) -> cluster.Placement:
         cluster.connect(self.address)
-        return cluster.place(self.config.actors, self.device, self.accelerator_type)
+        placement = cluster.place(self.config.actors, self.device, self.accelerator_type)
+        return placement if self.threads is None else replace(placement, threads=self.threads)
 
     def work(
         self, output: Store, source: ModelSource, model: ModelDescription, lock: Lock

@@ -8,6 +8,7 @@ import ray
 
 from dinoidd.output.schema import range_of
 from dinoidd.segment.chunk_file import read_footer
+from dinoidd.segment.flow import InStage
 from dinoidd.segment.layout import Layout
 from dinoidd.segment.output_file import merge_file
 from dinoidd.segment.pipeline import user_error
@@ -29,6 +30,7 @@ class Merging:
         self._arguments = {"layout": layout, "staging": staging, "images": images, "schema": schema}
         self._open = {file: set(layout.chunks_of(file)) for file in files}
         self._running: list[ray.ObjectRef] = []
+        self._finished = 0
         self._merge = ray.remote(num_cpus=_CPUS, max_retries=_RETRIES)(merge_file)
 
     def chunk_done(self, chunk: int) -> None:
@@ -49,6 +51,11 @@ class Merging:
                 return
             for reference in done:
                 _raise_failure(reference)
+                self._finished += 1
+
+    def stage(self) -> InStage:
+        """How many files are being put together, and how many have been."""
+        return InStage(running=len(self._running), waiting=0, finished=self._finished)
 
     def settle(self) -> None:
         """Wait until no task is running, whatever became of them: two would be in each other's way."""

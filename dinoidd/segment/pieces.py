@@ -92,7 +92,8 @@ def _metadata(numbers: np.ndarray) -> BlockMetadata:
     )
 
 
-def _is_source(operator: Any) -> bool:
+def is_source(operator: Any) -> bool:
+    """Whether an operator of Ray Data makes the numbers."""
     return operator.name.startswith(f"Read{Pieces.__name__}")
 
 
@@ -101,7 +102,7 @@ class ShortQueue(BackpressurePolicy):
 
     def max_task_output_bytes_to_read(self, op: Any) -> int | None:
         """Bytes of blocks that may be taken from the source's tasks now; None: no limit."""
-        if not _is_source(op):
+        if not is_source(op):
             return None
         waiting = self._topology[op].total_enqueued_output_blocks()
         return max(0, _QUEUED - waiting) * _BLOCK_BYTES
@@ -112,7 +113,7 @@ class Guard(OutputBackpressureGuard):
     waits for memory, or for the model to load, needs no number more than those that wait for it."""
 
     def should_unblock(self, op: Any) -> bool:
-        return not _is_source(op) and super().should_unblock(op)
+        return not is_source(op) and super().should_unblock(op)
 
 
 class LeanDriver(ExecutionCallback):

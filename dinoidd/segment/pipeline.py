@@ -20,7 +20,9 @@ import ray.data
 from ray.data import ActorPoolStrategy, DataContext
 
 from dinoidd.errors import ClusterError, DinoiddError, OutageError, StorageError
-from dinoidd.segment.cluster import ACTOR_CPUS, READ_CPUS, WRITE_CPUS, Placement
+from dinoidd.segment.cluster import ACTOR_CALLS, ACTOR_CPUS, READ_CPUS, WRITE_CPUS, Placement
+from dinoidd.segment.flow import follow
+from dinoidd.segment.metrics import ModelMetrics
 from dinoidd.segment.pieces import COLUMN, bound_memory, numbered_blocks
 from dinoidd.segment.stages import ReadImages, SegmentImages, WriteRows
 from dinoidd.segment.tally import Tally
@@ -63,7 +65,8 @@ def run_chunks(
         chunks,
         read=replace(read, tries=tries),
         model=model,
-        arguments={**segment, "image_timeout": read.image_timeout, "tries": tries},
+        arguments=segment
+        | {"image_timeout": read.image_timeout, "tries": tries, "metering": ModelMetrics()},
         write=write_rows,
         placement=placement,
         retries=_ENDLESS,
@@ -115,7 +118,9 @@ def run_stages(
                 batch_size=None,
                 batch_format="pyarrow",
                 fn_constructor_kwargs=arguments,
-                compute=ActorPoolStrategy(size=placement.actors),
+                compute=ActorPoolStrategy(
+                    size=placement.actors, max_concurrent_calls_per_actor=ACTOR_CALLS
+                ),
                 num_cpus=ACTOR_CPUS,
                 num_gpus=placement.num_gpus,
                 max_restarts=retries,
@@ -194,6 +199,7 @@ def _configure(*, in_order: bool = False) -> None:
     context.retried_map_errors = [StorageError.__name__]  # of the output and the manifest
     context.max_map_retries = 4  # after 1, 2, 4 and 8 seconds
     bound_memory(context)
+    follow(context)
     context.enable_progress_bars = False  # the run shows images, not Ray's blocks
     # what it logs as an error is raised as well, and told once
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)

@@ -43,7 +43,7 @@ class Measured:
     images: int
     ok: int
     device: str
-    images_per_second: float  # after the first piece of work
+    images_per_second: float  # after the start
     timed: int  # images that this rests on
     startup_seconds: float
     seconds: dict[str, float]
@@ -250,7 +250,7 @@ def measured_in(record: RunRecord, bytes_written: int) -> Measured:
         ok=summary["ok"],
         device=session["device"],
         images_per_second=session["steady_images_per_second"],
-        timed=images - record.layout.rows_per_chunk,
+        timed=session["steady_images"],
         startup_seconds=session["startup_seconds"],
         seconds={stage: value / images for stage, value in summary["stage_seconds"].items()},
         bytes_read=summary["bytes_read"] / images,

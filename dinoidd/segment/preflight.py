@@ -17,7 +17,7 @@ from dinoidd.data.manifest import FOLDER, ManifestInfo, read_rows
 from dinoidd.errors import ClusterError, OutputError
 from dinoidd.inference.windows import Framing
 from dinoidd.log import logger
-from dinoidd.segment.cluster import Placement
+from dinoidd.segment.cluster import ACTOR_CALLS, Placement
 from dinoidd.segment.layout import Layout
 from dinoidd.segment.summary import size_text
 from dinoidd.storage import Store
@@ -68,7 +68,8 @@ def _check_object_store(layout: Layout, placement: Placement, framing: Framing) 
             f"{size_text(smallest)}. Lower --rows-per-chunk, or start Ray with a larger "
             "--object-store-memory"
         )
-    wanted = 2 * placement.actors * (images + classes)
+    # Ray Data sends an actor twice as many pieces as it takes; its answers wait to be written.
+    wanted = placement.actors * (2 * ACTOR_CALLS * images + (1 + ACTOR_CALLS) * classes)
     if sum(stores) < wanted:
         logger.warning(
             f"{placement.actors} model actors keep about {size_text(wanted)} on its way, and the "

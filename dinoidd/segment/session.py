@@ -10,9 +10,12 @@ from dinoidd.errors import DinoiddError, OutageError, OutputError
 from dinoidd.inference.source import ModelSource
 from dinoidd.log import logger
 from dinoidd.output.schema import images_schema
+from dinoidd.segment import cluster
 from dinoidd.segment.cluster import Placement
+from dinoidd.segment.flow import Flow, InStage
 from dinoidd.segment.lock import Lock
 from dinoidd.segment.merging import Merging, finished_chunks, finished_files
+from dinoidd.segment.metrics import RunMetrics
 from dinoidd.segment.outage import Outage, check_output
 from dinoidd.segment.pace import Pace
 from dinoidd.segment.pipeline import run_chunks
@@ -20,9 +23,29 @@ from dinoidd.segment.preparation import IMAGES, STAGING
 from dinoidd.segment.progress import Progress
 from dinoidd.segment.run_record import SUCCESS, RunRecord, read_record, write_record
 from dinoidd.segment.stages import ReadImages, WriteRows
+from dinoidd.segment.standstill import Standstill
 from dinoidd.segment.summary import summarise
 from dinoidd.segment.tally import Tally, total
+from dinoidd.segment.watch import Watch
 from dinoidd.storage import ObjectReader, Store
+
+
+class Worked:
+    """What this session has done, and those who are told of it."""
+
+    def __init__(self, record: RunRecord, placement: Placement) -> None:
+        self.tally, self.pace = Tally(), Pace()
+        self.moved = 0  # bytes through the object store
+        self.metrics = RunMetrics(
+            rows=record.layout.rows,
+            gpus=placement.num_gpus * placement.actors,
+            gpu_hours=_gpu_hours(record),
+        )
+
+    def add(self, tally: Tally) -> None:
+        self.tally.add(tally)
+        self.pace.add(tally.images)
+        self.metrics.add(tally)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,26 +62,26 @@ class Session:
 
     def run(self) -> dict[str, Any]:
         """Work until the run is finished, through outages of the store; returns its summary."""
-        worked, pace = Tally(), Pace()
+        worked = Worked(self.record, self.placement)
         outage = Outage(self.config.outage_patience, self._check_stores)
         try:
             while True:
                 try:
-                    self._run(worked, pace, outage)
-                    return self._finish(worked, pace)
+                    self._run(worked, outage)
+                    return self._finish(worked)
                 except OutageError as error:
                     outage.wait(error)
         except BaseException:
-            self._record_unfinished(worked, pace)
+            self._record_unfinished(worked)
             raise
 
-    def _record_unfinished(self, worked: Tally, pace: Pace) -> None:
+    def _record_unfinished(self, worked: Worked) -> None:
         """What this session took is told too, where it worked and the store can be asked."""
-        if not worked.images:
+        if not worked.tally.images:
             return
         try:
             self._check_alone()
-            session = {"unfinished": True} | self._session(worked, pace)
+            session = {"unfinished": True} | self._session(worked)
             write_record(self.output, self.record.with_session(session))
         except DinoiddError:  # it ends by another error already
             logger.debug("the session is not in run.json", exc_info=True)
@@ -69,7 +92,7 @@ class Session:
         first = read_rows(self.output.child(FOLDER), 0, 1, self.record.identity["manifest sha256"])
         ObjectReader(self.output.options).check_store(first["uri"][0].as_py())
 
-    def _run(self, worked: Tally, pace: Pace, outage: Outage) -> None:
+    def _run(self, worked: Worked, outage: Outage) -> None:
         """Do what the files say is not done."""
         layout = self.record.layout
         images = self.output.child(IMAGES)
@@ -84,29 +107,54 @@ class Session:
             merging.chunk_done(chunk)
         done.update(chunk for file in files for chunk in layout.chunks_of(file))
         pending = [chunk for chunk in range(layout.chunks) if chunk not in done]
+        chunks = self._chunks(pending, WriteRows(staging=staging, layout=layout, schema=schema))
         rows_before = layout.rows - sum(layout.rows_of(chunk) for chunk in pending)
+        self._work(chunks, rows_before, merging, worked, outage)
+
+    def _work(
+        self,
+        chunks: Iterator[tuple[int, Tally]],
+        rows_before: int,
+        merging: Merging,
+        worked: Worked,
+        outage: Outage,
+    ) -> None:
+        """Take the chunks as they come, and see to their files."""
+        layout = self.record.layout
         if rows_before:
             logger.info(
                 f"resuming: {rows_before:,} of {layout.rows:,} images are done, in pieces of "
                 f"{layout.rows_per_chunk}"
             )
-        write = WriteRows(staging=staging, layout=layout, schema=schema)
+        worked.metrics.resume(rows_before)
         progress = Progress(layout.rows, rows_before)
         try:
-            for chunk, tally in self._chunks(pending, write):
-                pace.add(tally.images)
-                progress.add(tally)
-                worked.add(tally)
-                outage.over()
-                self.lock.check(now=False)
-                merging.chunk_done(chunk)
-                merging.check()
-            merging.check(wait=True)
+            with self._watched(merging, worked):
+                for chunk, tally in chunks:
+                    progress.add(tally)
+                    worked.add(tally)
+                    outage.over()
+                    self.lock.check(now=False)
+                    merging.chunk_done(chunk)
+                    merging.check()
+                worked.moved += sum(stage.bytes for stage in Flow.last.values())
+                merging.check(wait=True)
         except OutageError:
             merging.settle()
             raise
         finally:
             progress.close()
+
+    def _watched(self, merging: Merging, worked: Worked) -> Watch:
+        """Tells the metrics where the pieces are, and people where nothing moves."""
+        standstill = Standstill(cluster.room)
+
+        def tell(stages: dict[str, InStage]) -> None:
+            worked.metrics.tick(stages)
+            if told := standstill.look(stages):
+                logger.warning(told)
+
+        return Watch(lambda: Flow.stages() | {"merge": merging.stage()}, tell)
 
     def _chunks(self, pending: list[int], write: WriteRows) -> Iterator[tuple[int, Tally]]:
         if not pending:
@@ -137,7 +185,7 @@ class Session:
             pending, read=read, segment=segment, write=write, placement=self.placement
         )
 
-    def _finish(self, worked: Tally, pace: Pace) -> dict[str, Any]:
+    def _finish(self, worked: Worked) -> dict[str, Any]:
         """Check the files that are there, write the record, clean up, and mark the run as finished."""
         record = self.record
         self._check_alone()
@@ -148,24 +196,26 @@ class Session:
                 f"{self.output.uri} has {tally.images:,} rows of this run, not {record.layout.rows:,}: "
                 "files were removed or replaced meanwhile. Run the same command again"
             )
-        if worked.images or not record.finished:
-            summary = summarise(tally, worked.seconds, record.table, pace)
-            before = {"rows_before": record.layout.rows - worked.images}
-            record = record.with_session(before | self._session(worked, pace))
+        if worked.tally.images or not record.finished:
+            summary = summarise(tally, worked.tally.seconds, record.table, worked.pace)
+            before = {"rows_before": record.layout.rows - worked.tally.images}
+            record = record.with_session(before | self._session(worked))
             record = record.with_result(tally, summary)
         write_record(self.output, record)
         self.output.child(STAGING).remove_all()
         self.output.write_bytes(SUCCESS, f"{record.run_id}\n".encode())
         return record.summary
 
-    def _session(self, worked: Tally, pace: Pace) -> dict[str, Any]:
+    def _session(self, worked: Worked) -> dict[str, Any]:
         """What the work took, as run.json tells it."""
         return {
             "device": self.placement.device,
             "actors": self.placement.actors,
             "accelerator_type": self.placement.accelerator_type,
-            "stage_seconds": worked.seconds,
-        } | pace.to_dict()
+            "threads": self.placement.threads,
+            "stage_seconds": worked.tally.seconds,
+            "object_store_bytes": worked.moved,
+        } | worked.pace.to_dict()
 
     def _check_alone(self) -> None:
         """Notice a session that took over, or threw this run away and began another."""
@@ -173,3 +223,9 @@ class Session:
         current = read_record(self.output)
         if current is None or current.run_id != self.record.run_id:
             raise OutputError(f"{self.output.uri}: another session began a new run here meanwhile")
+
+
+def _gpu_hours(record: RunRecord) -> float:
+    """Of the sessions before, as far as they could tell."""
+    known = [s for s in record.sessions if s.get("device") == "cuda"]
+    return sum(s["actors"] * s["seconds"] for s in known) / 3600

@@ -23,6 +23,7 @@ from dinoidd.inference.source import ModelSource
 from dinoidd.inference.windows import Framing, packed
 from dinoidd.segment.chunk_file import write_chunk
 from dinoidd.segment.layout import Layout
+from dinoidd.segment.metering import Metering, NoMetering
 from dinoidd.segment.tally import Tally
 from dinoidd.segment.tries import Attempt, Counting, Tries, attempt, loading
 from dinoidd.storage import STEADY, ObjectInfo, ObjectReader, StorageOptions, Store, public
@@ -52,6 +53,7 @@ _SEGMENTED = pa.schema(
         pa.field("margin", pa.float32()),
     ]
 )
+_CLASSES_AT = _SEGMENTED.get_field_index("classes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +138,7 @@ class SegmentImages:
         tries: Counting | None = None,
         windows: Windows | None = None,
         compiled: bool = False,
+        metering: Metering | None = None,
     ) -> None:
         torch.set_num_threads(threads)
         self._framing = Framing(image_size=image_size, windows=windows)
@@ -143,8 +146,10 @@ class SegmentImages:
         self._image_timeout = image_timeout
         self._compiled = compiled
         self._tries = tries or Tries()
+        self._metering = metering or NoMetering()
         with loading(self._tries):
             self._predictor = self._load(source, device)
+        self._idle_since = time.perf_counter()
 
     def _load(self, source: ModelSource, device: str) -> Scorer:
         """A predictor that works: what it does later at an image is then that image's fault."""
@@ -164,6 +169,15 @@ class SegmentImages:
         return predictor
 
     def __call__(self, table: pa.Table) -> pa.Table:
+        self._metering.waited(time.perf_counter() - self._idle_since)
+        try:
+            return self._segmented(table)
+        finally:
+            if self._predictor.device.type == "cuda":
+                self._metering.took_memory(torch.cuda.max_memory_reserved())
+            self._idle_since = time.perf_counter()
+
+    def _segmented(self, table: pa.Table) -> pa.Table:
         first = table.column("image_id")[0].as_py()
         with attempt(self._tries, "segmented", first) as tried:
             rows = table.drop_columns(["image"]).to_pylist()
@@ -178,7 +192,7 @@ class SegmentImages:
                 pixels = [images[i].as_buffer() for i in batch]
                 self._segment([rows[i] for i in batch], pixels, tried)
             tried.touch(None)
-            return pa.Table.from_pylist(rows, schema=_SEGMENTED)
+            return _segmented_table(rows)
 
     def _segment(self, rows: list[dict[str, Any]], images: list[pa.Buffer], tried: Attempt) -> None:
         """Add the answers to the rows. A batch that fails goes by halves; an image that fails alone
@@ -219,6 +233,7 @@ class SegmentImages:
                 tried.abandon(error)
             what = f"alone in its batch, the model raised {_in_short(error)}"
             return {"error_kind": "crashed", "error": what}
+        self._metering.forwarded(len(rows))
         seconds = (time.perf_counter() - started) / len(rows)
         for row, prediction in zip(rows, predictions, strict=True):
             row |= {"model_seconds": seconds} | _answer(prediction)
@@ -244,11 +259,30 @@ def _answer(prediction: Prediction) -> dict[str, Any]:
         what = "the model's output is not a number: use --dtype float32, or check the checkpoint"
         return {"error_kind": "not_finite", "error": what}
     return {
-        "classes": prediction.classes.tobytes(),
+        "classes": prediction.classes,
         "confidence": certainty.confidence,
         "entropy": certainty.entropy,
         "margin": certainty.margin,
     }
+
+
+def _segmented_table(rows: list[dict[str, Any]]) -> pa.Table:
+    """Rows as a table; `classes` are arrays or missing, and are copied once."""
+    classes = _binaries([row.pop("classes", None) for row in rows])
+    others = pa.Table.from_pylist(rows, schema=_SEGMENTED.remove(_CLASSES_AT))
+    return others.add_column(_CLASSES_AT, _SEGMENTED.field(_CLASSES_AT), classes)
+
+
+def _binaries(arrays: list[np.ndarray | None]) -> pa.LargeBinaryArray:
+    """The bytes of uint8 arrays, null where there is none."""
+    there = np.array([array is not None for array in arrays], bool)
+    sizes = [0 if array is None else array.size for array in arrays]
+    offsets = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)], dtype=np.int64)
+    values = np.concatenate([np.empty(0, np.uint8), *(a.ravel() for a in arrays if a is not None)])
+    buffers = [np.packbits(there, bitorder="little"), offsets, values]
+    return pa.LargeBinaryArray.from_buffers(
+        pa.large_binary(), len(arrays), list(map(pa.py_buffer, buffers)), int(np.sum(~there))
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
