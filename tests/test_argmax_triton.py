@@ -33,8 +33,10 @@ def check(found: list[torch.Tensor], device: str = "cpu") -> None:
         classes = classes.to(device)
         assert classes.dtype == torch.uint8
         assert classes.shape == size
-        assert (classes == expected).float().mean() > 0.999  # rounding decides between equals
-        assert torch.equal(classes == 5, expected == 5)
+        # What is no number may spread to a neighbour of weight 0; rounding decides between equals.
+        numbers = expected != 5
+        assert (classes == expected)[numbers].float().mean() > 0.999
+        assert not (classes == 5)[numbers].any()
     assert (found[0] == 5).any()
 
 
