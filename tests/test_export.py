@@ -90,10 +90,8 @@ def test_command__over_the_tolerance_fails(
     assert told["difference"] >= 0
 
 
-@pytest.mark.parametrize("head", ["linear", "mask2former"])
+@pytest.mark.parametrize("head", ["linear", pytest.param("mask2former", marks=pytest.mark.slow)])
 def test_export__onnx(head: str, tmp_path: Path) -> None:
-    pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnxscript")
     model = varied_model() if head == "mask2former" else drawn_model(replace(SMALL, head=head))
     path = tmp_path / "model.onnx"
     check = export_model(model, path, form="onnx", image_size=64, batch_size=2)
