@@ -11,7 +11,7 @@ from dinoidd.ahead import batches
 from dinoidd.classes import ClassTable
 from dinoidd.config import SegmentConfig, Windows
 from dinoidd.errors import ConfigError, DinoiddError, ImageError
-from dinoidd.inference.device import pick_device
+from dinoidd.inference.device import usable_device
 from dinoidd.inference.predictor import Frames, Images, Prediction, Size
 from dinoidd.inference.scorer import make_scorer
 from dinoidd.inference.source import ModelSource
@@ -59,10 +59,10 @@ class Segmenter:
         Raises:
             ConfigError, CheckpointError, StorageError: in one sentence.
         """
-        source = source.settled(device)
+        self.device = usable_device(device)
+        source = source.settled(self.device)
         description = source.describe()
         self.class_table: ClassTable = description.table
-        self.device = usable_device(device)
         self.image_size = description.config.image_size if image_size is None else image_size
         if self.image_size < 32 or self.image_size % 32:
             raise ConfigError(f"image size {image_size}: a positive multiple of 32 is needed")
@@ -243,16 +243,3 @@ def _result(
         margin=certainty.margin,
         probabilities=probabilities_KHW,
     )
-
-
-def usable_device(name: str) -> str:
-    """The device of that name. Raises ConfigError where torch cannot use it."""
-    device = pick_device(name)
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(
-            f"device '{name}' cannot be used here ({reason}): choose auto or cpu"
-        ) from error
-    return device

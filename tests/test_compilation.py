@@ -46,7 +46,9 @@ def test_predictor__compiled_answers_the_same_and_compiles_once(eagerly) -> None
     assert graphs() == before
 
 
-def test_predictor__out_of_memory_halves_what_batches_are_filled_up_to(monkeypatch) -> None:
+@pytest.fixture
+def four_fit(monkeypatch) -> tuple[Predictor, list[int]]:
+    """A predictor for batches of 8 of which 4 fit, and the sizes that it tried."""
     monkeypatch.setattr(predictor, "compile_parts", lambda model: model)
     scorer, seen = Predictor(drawn_model(replace(SMALL, classes=3)), compiled_batch=8), []
 
@@ -56,10 +58,23 @@ def test_predictor__out_of_memory_halves_what_batches_are_filled_up_to(monkeypat
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     scorer.model.register_forward_pre_hook(short_of_memory)
-    with pytest.raises(torch.OutOfMemoryError):
-        scorer.predict(pixels(5), [(64, 64)] * 5)
+    return scorer, seen
+
+
+def test_predictor__one_image_is_not_lost_for_what_it_is_filled_up_with(four_fit) -> None:
+    scorer, seen = four_fit
+    assert len(scorer.predict(pixels(1), SIZES[:1])) == 1
     assert len(scorer.predict(pixels(3), SIZES)) == 3
-    assert seen == [8, 4]
+    assert seen == [8, 4, 4]
+
+
+def test_predictor__too_many_images_are_told_and_fewer_filled_up_from_then_on(four_fit) -> None:
+    scorer, seen = four_fit
+    with pytest.raises(torch.OutOfMemoryError):
+        scorer.predict(pixels(8), [(64, 64)] * 8)
+    for _ in range(2):
+        assert len(scorer.predict(pixels(3), SIZES)) == 3
+    assert seen == [8, 4, 4]
 
 
 @pytest.mark.gpu

@@ -28,7 +28,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_export__program_gives_the_models_scores(tmp_path: Path) -> None:
     model, path = varied_model(), tmp_path / "model.pt2"
     pixels = torch.randint(0, 256, (2, 96, 96, 3), dtype=torch.uint8)
-    before = Predictor(model).predict(pixels.numpy(), [(96, 96)] * 2)
+    before = Predictor(varied_model()).predict(pixels.numpy(), [(96, 96)] * 2)
     check = export_model(model, path, form="torch", image_size=96, batch_size=2)
     assert check.passes(1e-3)
     assert check.equal_pixels > 0.999

@@ -1,6 +1,8 @@
 """The linear head: its arithmetic, its training, its files, and that inference takes it."""
 
-from dataclasses import replace
+import hashlib
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -91,9 +93,20 @@ def test_config__unknown_head() -> None:
 
 def test_fingerprint__of_mask2former_is_as_it_was_before_there_were_heads() -> None:
     described = ModelSource(preset="tiny").describe()
+    config = asdict(described.config)
+    del config["head"]
+    before = {
+        "weights": described.weights,
+        "config": config,
+        "classes": described.table.to_dict(),
+        "dtype": "float32",
+        "inference": {"image_size": 256},
+    }
+    expected = hashlib.sha256(json.dumps(before, sort_keys=True).encode()).hexdigest()
+    assert described.fingerprint(image_size=256) == expected
     linear = ModelSource(preset="tiny-linear").describe()
-    renamed = replace(linear, config=replace(linear.config, name="tiny"))
-    assert described.fingerprint() != renamed.fingerprint()
+    renamed = replace(linear, config=replace(linear.config, name="tiny"), weights=described.weights)
+    assert renamed.fingerprint(image_size=256) != expected
 
 
 @pytest.mark.parametrize("windows", [None, Windows(size=64, stride=40, short_side=70, flip=True)])

@@ -332,6 +332,25 @@ def test_segment_images__out_of_memory_halves_the_batch(
     assert table["classes"].null_count == 1
 
 
+def test_segment_images__memory_that_is_short_makes_later_batches_smaller(
+    model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = reader(write_plain(tmp_path / "in", 6), tmp_path)
+    segment = SegmentImages(ModelSource(checkpoint=str(model_file)), SIZE, 4, "cpu", 1)
+    predict, batches = segment._predictor.predict, []
+
+    def two_fit(images_BHW3: np.ndarray, sizes: list[tuple[int, int]]) -> object:
+        batches.append(len(images_BHW3))
+        if len(images_BHW3) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return predict(images_BHW3, sizes)
+
+    monkeypatch.setattr(segment._predictor, "predict", two_fit)
+    for _ in range(2):
+        assert segment(read(0))["error_kind"].null_count == 6
+    assert batches == [4, 2, 2, 2, 2, 2, 2]
+
+
 def test_segment_images__an_image_that_makes_the_model_raise(
     model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

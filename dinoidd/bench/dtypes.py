@@ -52,12 +52,17 @@ def compare_dtypes(
         ConfigError: the device cannot compute in a dtype.
     """
     described = source.describe()
+    for dtype in dtypes:  # told now, not after the others
+        replace(source, dtype=dtype).settled(device)
     exact: list[np.ndarray] = []
+    images: list[InputImage] = []
     results = []
     for dtype in (EXACT, *dtypes):
         segmenter = Segmenter(replace(source, dtype=dtype), device=device, batch_size=batch_size)
-        images = [segmenter.read(uri) for uri in uris]
+        images = images or [segmenter.read(uri) for uri in uris]
         classes, rate = _segmented(segmenter, images)
+        where = hardware(torch.device(segmenter.device))
+        del segmenter  # before the next one is loaded: two of 7B are many
         exact = exact or classes
         shares = [float((a != b).mean()) for a, b in zip(classes, exact, strict=True)]
         pixels = [a.size for a in classes]
@@ -71,7 +76,7 @@ def compare_dtypes(
         )
     return DtypeComparison(
         model=described.config.name,
-        hardware=hardware(torch.device(segmenter.device)),
+        hardware=where,
         images=len(uris),
         trained=described.trained,
         results=results,

@@ -1,5 +1,5 @@
 """How fast a model is on this machine: from pixels to classes at the images' own size, part by part,
-beside the machine's own peak and beside the reference's arrangement. Needs torch and numpy alone."""
+beside the machine's own peak and the reference's arrangement. Needs no weights, images or Ray."""
 
 import statistics
 from dataclasses import asdict, dataclass, replace
@@ -9,16 +9,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dinoidd.bench.drawn_weights import drawn_segmenter
+from dinoidd.bench.drawn_weights import drawn_segmenter, spread_classes
 from dinoidd.bench.machine import Clock, hardware, matmul_tflops
 from dinoidd.bench.memory import peak_bytes
 from dinoidd.bench.reference import arrange_as_reference, reference_pass
+from dinoidd.checkpoint.load import cast
 from dinoidd.inference.dtype import DTYPES, in_dtype, pick_dtype
+from dinoidd.inference.export import drawn_pixels
 from dinoidd.inference.predictor import Predictor, Size
 from dinoidd.models import Segmenter, SegmenterConfig, preset
 from dinoidd.models.argmax import resized_argmax
 from dinoidd.models.config import resized
 from dinoidd.models.cost import measure_cost
+from dinoidd.models.pixels import PixelNorm
 from dinoidd.models.scores import image_scores
 from dinoidd.models.semantic import certainty
 
@@ -54,11 +57,12 @@ class Baseline:
     images_per_second: float
     speedup: float  # of ours over it
     agreement: float  # share of pixels with the same class; the weights are drawn
+    classes_seen: int  # in the image that they agree on
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpeed:
-    """Medians over the repeats, which a first pass that warms up is no part of."""
+    """Medians over the repeats, which a first pass that warms up is no part of; the peak is the best."""
 
     bench: ModelBench
     hardware: str
@@ -106,8 +110,7 @@ class _Contest:
         self.bench = replace(bench, dtype=pick_dtype(bench.dtype, bench.device, config))
         self.dtype = DTYPES[self.bench.dtype]
         self.cost = measure_cost(config)
-        side, draw = bench.image_size, np.random.default_rng(bench.seed)
-        self.images = draw.integers(0, 256, (bench.batch_size, side, side, 3), np.uint8)
+        self.images = drawn_pixels(bench.batch_size, bench.image_size).numpy()
         self.sizes = [bench.original_size] * bench.batch_size
         self.ours: list[float] = []
         self.parts: list[dict[str, float]] = []
@@ -119,7 +122,7 @@ class _Contest:
         matmul_tflops(self.device, self.dtype)
 
     def _prepare_ours(self, config: SegmenterConfig) -> None:
-        drawn = drawn_segmenter(config, self.dtype, self.device, self.bench.seed)
+        drawn = self._drawn(config)
         compiled = self.bench.batch_size if self.bench.compiled else None
         self.predictor = Predictor(
             in_dtype(drawn, self.bench.dtype), self.device, compiled_batch=compiled
@@ -135,10 +138,16 @@ class _Contest:
             torch.cuda.max_memory_allocated() if self.device.type == "cuda" else peak_bytes()
         )
 
+    def _drawn(self, config: SegmenterConfig) -> Segmenter:
+        model = drawn_segmenter(config, self.dtype, self.device, self.bench.seed)
+        pixels = torch.from_numpy(self.images[:1]).to(self.device)
+        spread_classes(model, PixelNorm(config, self.device)(pixels).to(self.dtype))
+        return model
+
     def _prepare_theirs(self, config: SegmenterConfig) -> None:
         """All in float32 on a CPU, on a GPU only the decoders."""
         dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
-        self.reference = drawn_segmenter(config, self.dtype, self.device, self.bench.seed).to(dtype)
+        self.reference = cast(self._drawn(config), dtype)
         arrange_as_reference(self.reference)
         for part in (self.reference.pixel_decoder, self.reference.query_decoder):
             part.float()
@@ -183,7 +192,12 @@ class _Contest:
         if not self.theirs:
             return None
         theirs = 1 / statistics.median(self.theirs)
-        return Baseline(images_per_second=theirs, speedup=rate / theirs, agreement=self.agreement)
+        return Baseline(
+            images_per_second=theirs,
+            speedup=rate / theirs,
+            agreement=self.agreement,
+            classes_seen=len(np.unique(self.classes)),
+        )
 
 
 def timed_parts(predictor: Predictor, pixels_BHW3: Tensor, sizes: list[Size]) -> dict[str, float]:
@@ -232,7 +246,7 @@ def format_model(speed: ModelSpeed) -> str:
         lines.append(
             f"  the reference's arrangement, one image at a time: {base.images_per_second:.3g} "
             f"images/s\n  ours is {base.speedup:.2f} times as fast; of an image's pixels "
-            f"{base.agreement:.2%} have the same class (drawn weights)"
+            f"{base.agreement:.2%} have the same class (drawn weights, {base.classes_seen} classes)"
         )
     return "\n".join(lines)
 

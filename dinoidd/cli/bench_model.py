@@ -48,16 +48,15 @@ def _measure(args: argparse.Namespace, folder: str) -> tuple[dict[str, object], 
     import torch
 
     from dinoidd.bench.model import ModelBench, format_model, measure_model
-    from dinoidd.inference.device import pick_device
+    from dinoidd.inference.device import usable_device
     from dinoidd.models import preset
 
-    for name in ("batch_size", "repeats"):
-        if getattr(args, name) < 1:
-            raise ConfigError(f"--{name.replace('_', '-')} {getattr(args, name)}: at least 1")
+    _check_counts(args, "batch_size", "repeats")
     if args.baseline and preset(args.preset).head != "mask2former":
         raise ConfigError(f"--baseline goes with a Mask2Former head, which {args.preset} has not")
     if args.threads is not None:
         torch.set_num_threads(args.threads)
+    device = usable_device(args.device)
     bench = ModelBench(
         preset=args.preset,
         decoder_width=args.decoder_width,
@@ -65,13 +64,19 @@ def _measure(args: argparse.Namespace, folder: str) -> tuple[dict[str, object], 
         original_size=_size(args.original_size),
         batch_size=args.batch_size,
         dtype=_SHORT.get(args.dtype, args.dtype),
-        device=pick_device(args.device),
+        device=device,
         compiled=args.compile,
         baseline=args.baseline,
         repeats=args.repeats,
     )
     speed = measure_model(bench)
     return speed.to_dict(), format_model(speed)
+
+
+def _check_counts(args: argparse.Namespace, *names: str) -> None:
+    for name in names:
+        if getattr(args, name) < 1:
+            raise ConfigError(f"--{name.replace('_', '-')} {getattr(args, name)}: at least 1")
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -109,6 +114,7 @@ def _compare(args: argparse.Namespace, folder: str) -> tuple[dict[str, object], 
     from dinoidd.inference.source import ModelSource
     from dinoidd.prediction.run import list_arguments
 
+    _check_counts(args, "limit", "batch_size")
     storage = storage_options(args)
     source = ModelSource(
         checkpoint=args.checkpoint, base=args.base, preset=args.preset, storage=storage

@@ -29,13 +29,15 @@ def pick_dtype(name: str, device: str, config: SegmenterConfig) -> str:
     """A name of `DTYPES`. `auto` is bfloat16 on GPUs and, for models that gain from it, on CPUs that
     multiply it (AMX, AVX512-BF16); float32 elsewhere.
 
+    The device may be another machine's; `check_gpu` asks this one's.
+
     Raises:
-        ConfigError: there is no such dtype, or the device cannot compute in it.
+        ConfigError: there is no such dtype, or no such device computes in it.
     """
     check_dtype(name)
     picked = pick_device(device)
-    if name == "float8":
-        _check_float8(picked)
+    if name == "float8" and not picked.startswith("cuda"):
+        raise _no_float8(f"the device is {picked}")
     if name != "auto":
         return name
     if picked.startswith("cuda"):
@@ -49,19 +51,19 @@ def cpu_multiplies_bfloat16() -> bool:
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
-def _check_float8(device: str) -> None:
-    if device.startswith("cuda"):
-        if not torch.cuda.is_available():  # of a cluster's driver: the actors have it
-            return
+def check_gpu(name: str, device: str) -> None:
+    """Raises ConfigError: this machine's GPU cannot compute in that dtype."""
+    if name == "float8" and device.startswith("cuda") and torch.cuda.is_available():
         capability = torch.cuda.get_device_capability(device)
-        if capability >= _FLOAT8_CAPABILITY:
-            return
-        have = f"{torch.cuda.get_device_name(device)} has {'.'.join(map(str, capability))}"
-    else:
-        have = f"the device is {device}"
-    raise ConfigError(
-        f"--dtype float8 needs a GPU of compute capability 8.9 (Ada, Hopper) or newer, and {have}: use "
-        "int8 or bfloat16"
+        if capability < _FLOAT8_CAPABILITY:
+            gpu = torch.cuda.get_device_name(device)
+            raise _no_float8(f"{gpu} has {'.'.join(map(str, capability))}")
+
+
+def _no_float8(reason: str) -> ConfigError:
+    return ConfigError(
+        f"--dtype float8 needs a GPU of compute capability 8.9 (Ada, Hopper) or newer, and {reason}: "
+        "use int8 or bfloat16"
     )
 
 

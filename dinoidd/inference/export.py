@@ -68,7 +68,7 @@ def export_model(
 
     Raises:
         ConfigError: ONNX needs packages that are not installed.
-        OutputError: the file cannot be written, or torch cannot export the model.
+        OutputError: the file cannot be written.
     """
     if form == "onnx":
         _import_onnx()  # told now, not after minutes of tracing
@@ -76,11 +76,16 @@ def export_model(
     whole = ScoreMap(model).eval().requires_grad_(False)
     with torch.no_grad():
         expected = whole(pixels)
+    unfinished = path.with_name(f".unfinished-{path.name}")
     try:
-        run = (_as_torch if form == "torch" else _as_onnx)(_traced(whole, pixels), path)
+        run = (_as_torch if form == "torch" else _as_onnx)(_traced(whole, pixels), unfinished)
+        check = compared(run(pixels), expected)
+        unfinished.replace(path)
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error}") from error
-    return compared(run(pixels), expected)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return check
 
 
 def compared(found: Tensor, expected: Tensor) -> ExportCheck:

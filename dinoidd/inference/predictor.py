@@ -110,20 +110,34 @@ class Predictor:
         """The network's output for normalised images.
 
         For a compiled model a smaller batch is filled up with its last image, since each size of batch
-        would be compiled anew; the output has these images as well.
+        would be compiled anew; the output has these images as well. Where memory is too short for what
+        was added, less is.
+
+        Raises:
+            torch.OutOfMemoryError: the images themselves are too many.
         """
-        size = self._compiled_batch or 0
+        if self._compiled_batch is None:
+            return self.model(images_B3HW)[-1]
+        while True:
+            try:
+                return self.model(self._filled(images_B3HW, self._compiled_batch))[-1]
+            except torch.OutOfMemoryError:
+                if self._compiled_batch <= len(images_B3HW):
+                    self._compiled_batch = max(
+                        1, len(images_B3HW) // 2
+                    )  # what the caller tries next
+                    raise
+            # Only now: within a handler, the error's traceback holds the memory of the failed forward.
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            self._compiled_batch = max(len(images_B3HW), self._compiled_batch // 2)
+
+    def _filled(self, images_B3HW: Tensor, size: int) -> Tensor:
+        """Up to that many images, in the one layout that is compiled for."""
         if (missing := size - len(images_B3HW)) > 0:
             filler = images_B3HW[-1:].expand(missing, -1, -1, -1)
             images_B3HW = torch.cat([images_B3HW, filler])
-        if self._compiled_batch is not None:  # another layout would be compiled anew, too
-            images_B3HW = images_B3HW.contiguous(memory_format=torch.channels_last)
-        try:
-            return self.model(images_B3HW)[-1]
-        except torch.OutOfMemoryError:
-            if size > 1:  # the caller comes again with half as many
-                self._compiled_batch = size // 2
-            raise
+        return images_B3HW.contiguous(memory_format=torch.channels_last)
 
     def normalise(self, images_BHW3: np.ndarray) -> Tensor:
         """uint8 images as the network wants them: [B, 3, H, W] in the model's dtype."""

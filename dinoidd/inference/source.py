@@ -10,7 +10,8 @@ from dinoidd.checkpoint.load import random_weights
 from dinoidd.checkpoint.model import load_model, read_model_info
 from dinoidd.classes import ClassTable, load_class_table
 from dinoidd.errors import CheckpointError, ConfigError
-from dinoidd.inference.dtype import DTYPES, check_dtype, in_dtype, pick_dtype
+from dinoidd.inference.device import pick_device
+from dinoidd.inference.dtype import DTYPES, check_dtype, check_gpu, in_dtype, pick_dtype
 from dinoidd.models import Segmenter, SegmenterConfig, preset
 from dinoidd.models.config import resized
 from dinoidd.storage import StorageOptions, shown
@@ -65,8 +66,14 @@ class ModelSource:
         return replace(self, dtype=model.dtype, weights=weights)
 
     def settled(self, device: str) -> "ModelSource":
-        """The same source in a dtype that the device computes in (see `pick_dtype`)."""
-        return replace(self, dtype=pick_dtype(self.dtype, device, self.describe().config))
+        """The same source in a dtype that this machine's device computes in (see `pick_dtype`).
+
+        Raises:
+            ConfigError: it does not compute in the one that was asked for.
+        """
+        dtype = pick_dtype(self.dtype, device, self.describe().config)
+        check_gpu(dtype, pick_device(device))
+        return replace(self, dtype=dtype)
 
     def load(self) -> Segmenter:
         """The model on the CPU, in the wanted dtype; a remote file is downloaded once a machine."""

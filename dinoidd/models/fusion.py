@@ -27,14 +27,14 @@ def fuse(model: Segmenter) -> Segmenter:
 
     A model that is fused already is left as it is.
     """
-    if getattr(model, "is_fused", False):
+    if model.is_fused:
         return model
     pair_swiglus(model.backbone)
     if model.config.head == "mask2former":
         _fold_norms(model.adapter.spm)
         _fold_pyramid(model.adapter, model.pixel_decoder)
         _fold_mask_feature(model.pixel_decoder, model.query_decoder)
-    model.is_fused = True  # type: ignore[assignment]
+    model.is_fused = True
     return model
 
 

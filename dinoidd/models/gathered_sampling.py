@@ -19,7 +19,7 @@ def takes(value_BNhd: Tensor, *others: Tensor) -> bool:
     if value_BNhd.device.type != "cpu" or value_BNhd.shape[3] < _WIDE:
         return False
     learning = torch.is_grad_enabled() and any(t.requires_grad for t in (value_BNhd, *others))
-    return not learning and not torch.compiler.is_compiling()
+    return not learning and not torch.compiler.is_exporting()
 
 
 def gathered_attention(

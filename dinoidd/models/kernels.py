@@ -30,6 +30,8 @@ def run_on(device: torch.device) -> bool:
         return False
     try:
         smallest.resized_argmax(torch.zeros(1, 1, 1, device=device), (1, 1))
+    except torch.OutOfMemoryError:  # says nothing of kernels
+        raise
     except Exception as error:
         _log.warning(
             "the model runs in plain torch, which is slower: Triton's kernels do not run on %s: %s "

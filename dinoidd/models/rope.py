@@ -20,18 +20,18 @@ class RotaryEmbedding(nn.Module):
         # On the CPU even in a model on the meta device: there, arithmetic makes torch import 80 MB.
         exponent = torch.arange(head_dim // 4, dtype=torch.float32, device="cpu") / (head_dim // 4)
         self.register_buffer("periods", torch.tensor((base**exponent).tolist()))
-        self._key: tuple[object, ...] = ()
-        self._tables: tuple[Tensor, Tensor] | None = None
+        self._kept: tuple[tuple[object, ...], tuple[Tensor, Tensor]] | None = None
 
     def tables(self, height: int, width: int) -> tuple[Tensor, Tensor]:
         """Cosine and signed sine, as `rotate` takes them, of the prefix and a grid of height x width
         patches: [prefix + height * width, head_dim] each."""
         periods = self.get_buffer("periods")
         key = (height, width, periods.device, periods.data_ptr())
-        if self._tables is None or key != self._key:
-            self._key = key
-            self._tables = _tables(periods.float(), height, width, self.prefix)
-        return self._tables
+        kept = self._kept
+        if kept is None or kept[0] != key:
+            kept = key, _tables(periods.float(), height, width, self.prefix)
+            self._kept = kept  # key and tables at once: another thread may ask for another size
+        return kept[1]
 
 
 def _tables(periods: Tensor, height: int, width: int, prefix: int) -> tuple[Tensor, Tensor]:

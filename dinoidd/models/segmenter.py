@@ -17,6 +17,7 @@ class Segmenter(nn.Module):
     def __init__(self, config: SegmenterConfig) -> None:
         super().__init__()
         self.config = config
+        self.is_fused = False  # rewritten for inference, see `fusion`
         self.backbone = Backbone(config.backbone)
         if config.head == "linear":
             self.linear_head = LinearHead(config.backbone.embed_dim, config.classes)

@@ -17,6 +17,7 @@ from dinoidd.config import Windows
 from dinoidd.data.image import decode_image
 from dinoidd.data.manifest import read_rows
 from dinoidd.errors import ClusterError, ImageError, OutageError, StorageError
+from dinoidd.inference.dtype import check_gpu
 from dinoidd.inference.predictor import Prediction, Scorer
 from dinoidd.inference.scorer import make_scorer
 from dinoidd.inference.source import ModelSource
@@ -157,6 +158,7 @@ class SegmentImages:
         size = framing.image_size if framing.windows is None else framing.windows.size
         blank = [np.zeros((*shape, 3), np.uint8) for shape in framing.shapes((size, size))]
         try:
+            check_gpu(source.dtype, device)
             predictor = make_scorer(
                 model, device, framing.windows, self._batch_size, compiled=self._compiled
             )
@@ -196,7 +198,7 @@ class SegmentImages:
 
     def _segment(self, rows: list[dict[str, Any]], images: list[pa.Buffer], tried: Attempt) -> None:
         """Add the answers to the rows. A batch that fails goes by halves; an image that fails alone
-        becomes an error row.
+        becomes an error row. Where only memory was short, and for no single image, batches stay smaller.
         """
         failure = self._predict(rows, images, tried)
         if not failure:
@@ -210,6 +212,9 @@ class SegmentImages:
         half = len(rows) // 2
         self._segment(rows[:half], images[:half], tried)
         self._segment(rows[half:], images[half:], tried)
+        short = failure["error_kind"] == "out_of_memory"
+        if short and all(row["error_kind"] is None for row in rows):
+            self._batch_size = min(self._batch_size, half)
 
     def _predict(
         self, rows: list[dict[str, Any]], images: list[pa.Buffer], tried: Attempt
