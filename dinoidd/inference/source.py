@@ -9,7 +9,10 @@ import torch
 from dinoidd.checkpoint.load import random_weights
 from dinoidd.checkpoint.model import load_model, read_model_info
 from dinoidd.classes import ClassTable, load_class_table
+from dinoidd.config import Windows
 from dinoidd.errors import CheckpointError, ConfigError
+from dinoidd.inference.predictor import Scorer
+from dinoidd.inference.scorer import make_scorer
 from dinoidd.models import Segmenter, SegmenterConfig, preset
 from dinoidd.models.config import resized
 from dinoidd.storage import StorageOptions, shown
@@ -65,6 +68,12 @@ class ModelSource:
         """The same source in the dtype of the description, and with no other weights than those."""
         weights = None if self.checkpoint is None else model.weights
         return replace(self, dtype=model.dtype, weights=weights)
+
+    def scorer(
+        self, model: Segmenter, device: str, windows: Windows | None, batch_size: int
+    ) -> Scorer:
+        """What `load` gave, made ready for images; see `make_scorer`."""
+        return make_scorer(model, device, windows, batch_size)
 
     def load(self) -> Segmenter:
         """The model on the CPU, in the wanted dtype; a remote file is downloaded once a machine."""

@@ -18,7 +18,6 @@ from dinoidd.data.image import decode_image
 from dinoidd.data.manifest import read_rows
 from dinoidd.errors import ClusterError, ImageError, OutageError, StorageError
 from dinoidd.inference.predictor import Prediction, Scorer
-from dinoidd.inference.scorer import make_scorer
 from dinoidd.inference.source import ModelSource
 from dinoidd.inference.windows import Framing, packed
 from dinoidd.segment.chunk_file import write_chunk
@@ -154,7 +153,7 @@ class SegmentImages:
         size = framing.image_size if framing.windows is None else framing.windows.size
         blank = [np.zeros((*shape, 3), np.uint8) for shape in framing.shapes((size, size))]
         try:
-            predictor = make_scorer(model, device, framing.windows, self._batch_size)
+            predictor = source.scorer(model, device, framing.windows, self._batch_size)
             predictor.predict(framing.batch([blank]), [(size, size)])
         except Exception as error:
             raise ClusterError(
