@@ -1,13 +1,20 @@
 """`dinoidd bench pipeline`: the arithmetic of its figures, and the whole of it on few images."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from segment_runs import command, embedded_ray
 
 from dinoidd.bench.pipeline import PipelineSpeed, Rate, format_speed
+from dinoidd.bench.workers import WorkerPeaks
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +35,7 @@ def speed_of(**values: Any) -> PipelineSpeed:
         "startup_seconds": 12.4,
         "stage_seconds": {"fetch": 1.0, "decode": 8.0, "model": 80.0, "encode": 10.0, "write": 1.0},
         "object_store_bytes": 600_000_000,
+        "peak_bytes": {"driver": 900_000_000, "model": 1_500_000_000},
     }
     return PipelineSpeed(**known | values)
 
@@ -62,6 +70,7 @@ def test_format_speed__says_where_the_time_went() -> None:
         "an image's time, by stage  fetch 0.5 ms (1%), decode 4.0 ms (8%), model 40.0 ms (80%), "
         "encode 5.0 ms (10%), write 0.5 ms (1%)",
         "through the object store   300.0 kB an image, 600.0 MB in all",
+        "peak memory of a process   driver 900.0 MB, model 1.5 GB",
     ]
 
 
@@ -77,6 +86,24 @@ def test_bench_pipeline__with_a_model_that_sleeps(local_ray: None) -> None:
     squares = 48 * 64 * 64 * 3
     assert squares < speed["object_store_bytes"] < squares + 48 * 3_000_000
     assert min(speed["stage_seconds"].values()) > 0
+    assert speed["peak_bytes"].keys() >= {"driver", "model"}
+    assert min(speed["peak_bytes"].values()) > 50_000_000
+
+
+def test_worker_peaks__of_processes_below_this_one(tmp_path: Path) -> None:
+    up = tmp_path / "up"
+    program = f"import time; waste = b'x' * 300_000_000; open({str(up)!r}, 'w'); time.sleep(60)"
+    title = "ray::MapBatches(read_rows)"  # stands for one: only the command line is looked at
+    shell = ["bash", "-c", f"{sys.executable} -c \"$0\" '{title}'; true", program]
+    with subprocess.Popen(shell, start_new_session=True) as process, WorkerPeaks() as peaks:
+        until = time.monotonic() + 30
+        while not up.exists():
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        peaks.look()
+        os.killpg(process.pid, signal.SIGKILL)
+    assert 300_000_000 <= peaks.bytes["read"] < 400_000_000
+    assert "write" not in peaks.bytes
 
 
 def test_bench_pipeline__a_single_chunk_is_refused(local_ray: None) -> None:

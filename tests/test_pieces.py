@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -44,6 +45,10 @@ class Echo:
 
 
 def run(pieces: list[int], read: Any) -> list[int]:
+    return list(running(pieces, read))
+
+
+def running(pieces: list[int], read: Any) -> Iterator[int]:
     results = run_stages(
         pieces,
         read=read,
@@ -52,7 +57,8 @@ def run(pieces: list[int], read: Any) -> list[int]:
         write=lambda table: {"piece": table.column("piece")[0].as_py()},
         placement=Placement(device="cpu", actors=1, threads=1),
     )
-    return [result["piece"] for result in results]
+    for result in results:
+        yield result["piece"]
 
 
 def read_number(piece: int) -> pa.Table:
@@ -128,6 +134,21 @@ def test_run_stages__every_piece_once_from_several_tasks(
     monkeypatch.setattr("dinoidd.segment.pieces.PIECES_PER_TASK", 8)
     pieces = [3 * i for i in range(45)]  # shares of 8 and 7
     assert sorted(run(pieces, read_number)) == pieces
+
+
+def test_run_stages__a_piece_comes_when_it_is_done(local_ray: None, tmp_path: Path) -> None:
+    """Not when the next one is: that may take long, and rates would be wrong."""
+
+    def read(piece: int) -> pa.Table:
+        until = time.monotonic() + 30
+        while piece and not (tmp_path / f"{piece - 1}").exists():
+            assert time.monotonic() < until, f"{piece - 1} has not come"
+            time.sleep(0.01)
+        return read_number(piece)
+
+    for piece in running([0, 1, 2], read):
+        (tmp_path / f"{piece}").touch()
+    assert (tmp_path / "2").exists()
 
 
 def test_run_stages__the_operators_keep_nothing(

@@ -23,6 +23,7 @@ from PIL import Image
 from segment_runs import Ran, Row, embedded_ray, proof, rows_of, save_model, segment
 
 from dinoidd.inference.predictor import Prediction
+from dinoidd.inference.scorer import make_scorer
 from dinoidd.models.semantic import Certainty
 from dinoidd.segment import session, standstill, watch
 from dinoidd.segment.pipeline import run_chunks
@@ -102,6 +103,7 @@ class BrokenModel(SegmentImages):
 class _Loaded:
     def __init__(self, model: Any) -> None:
         self.load = lambda: model
+        self.scorer = make_scorer
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,8 @@ from itertools import cycle, islice
 
 import pyarrow as pa
 
+from dinoidd.bench.memory import peak_bytes
+from dinoidd.bench.workers import WorkerPeaks
 from dinoidd.config import SegmentConfig
 from dinoidd.data.manifest import FOLDER, index_images
 from dinoidd.errors import ConfigError
@@ -48,6 +50,9 @@ class PipelineSpeed:
     startup_seconds: float  # of the job: from its start to the first finished chunk
     stage_seconds: dict[str, float]  # of the job, summed over threads and processes
     object_store_bytes: int  # of the job, through Ray's object store
+    peak_bytes: dict[
+        str, int
+    ]  # of the job's largest process of each kind; the driver's loop included
 
     @property
     def over_model_alone(self) -> float:
@@ -101,7 +106,8 @@ def measure_pipeline(
         for name, rate in (("model alone", alone), ("plain loop", loop)):
             logger.info(f"{name} {rate.images_per_second:.1f} images/s")
     config = replace(config, rows_per_chunk=layout.rows_per_chunk, actors=1)
-    segment(config, device=device, source=source, threads=threads)
+    with WorkerPeaks() as peaks:
+        segment(config, device=device, source=source, threads=threads)
     record = read_record(
         Store.open(config.output, StorageOptions(endpoint_url=config.endpoint_url))
     )
@@ -118,6 +124,7 @@ def measure_pipeline(
         startup_seconds=session["startup_seconds"],
         stage_seconds=session["stage_seconds"],
         object_store_bytes=session["object_store_bytes"],
+        peak_bytes={"driver": peak_bytes()} | peaks.bytes,
     )
 
 
@@ -214,6 +221,7 @@ def format_speed(speed: PipelineSpeed) -> str:
     )
     alone, loop = speed.model_alone, speed.plain_loop
     moved = size_text(speed.object_store_bytes / speed.images)
+    peaks = ", ".join(f"{kind} {size_text(peak)}" for kind, peak in speed.peak_bytes.items())
     return "\n".join(
         [
             f"images          {speed.images:,} in pieces of {speed.rows_per_chunk}; threads of torch: "
@@ -229,5 +237,6 @@ def format_speed(speed: PipelineSpeed) -> str:
             f"the model's actor busy     {speed.actor_busy:.0%}",
             f"an image's time, by stage  {shares}",
             f"through the object store   {moved} an image, {size_text(speed.object_store_bytes)} in all",
+            f"peak memory of a process   {peaks}",
         ]
     )

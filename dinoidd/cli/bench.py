@@ -159,12 +159,12 @@ def _pipeline(args: argparse.Namespace, folder: str) -> tuple[dict[str, object],
 def _source(args: argparse.Namespace, config: "SegmentConfig") -> "ModelSource":
     from dataclasses import replace
 
-    from dinoidd.bench.sleeping_source import SleepingSource
+    from dinoidd.bench.sleeping_source import ElsewhereSource
     from dinoidd.segment.job import source_of
     from dinoidd.storage import StorageOptions
 
     if args.model_ms:
-        return SleepingSource(preset=args.preset, milliseconds=args.model_ms)
+        return ElsewhereSource(preset=args.preset, milliseconds=args.model_ms)
     source = source_of(config, StorageOptions(endpoint_url=config.endpoint_url))
     return replace(source, dtype=config.dtype)
 

@@ -9,9 +9,12 @@ import torch
 from dinoidd.checkpoint.load import random_weights
 from dinoidd.checkpoint.model import load_model, read_model_info
 from dinoidd.classes import ClassTable, load_class_table
+from dinoidd.config import Windows
 from dinoidd.errors import CheckpointError, ConfigError
 from dinoidd.inference.device import pick_device
 from dinoidd.inference.dtype import DTYPES, check_dtype, check_gpu, in_dtype, pick_dtype
+from dinoidd.inference.predictor import Scorer
+from dinoidd.inference.scorer import make_scorer
 from dinoidd.models import Segmenter, SegmenterConfig, preset
 from dinoidd.models.config import resized
 from dinoidd.storage import StorageOptions, shown
@@ -74,6 +77,17 @@ class ModelSource:
         dtype = pick_dtype(self.dtype, device, self.describe().config)
         check_gpu(dtype, pick_device(device))
         return replace(self, dtype=dtype)
+
+    def scorer(
+        self,
+        model: Segmenter,
+        device: str,
+        windows: Windows | None,
+        batch_size: int,
+        compiled: bool = False,
+    ) -> Scorer:
+        """What `load` gave, made ready for images; see `make_scorer`."""
+        return make_scorer(model, device, windows, batch_size, compiled=compiled)
 
     def load(self) -> Segmenter:
         """The model on the CPU, in the wanted dtype; a remote file is downloaded once a machine."""

@@ -157,8 +157,10 @@ def read_ahead(tasks: int, read: Callable[[dict[str, np.ndarray]], pa.Table]) ->
 
 
 def _results(dataset: ray.data.Dataset) -> Iterator[dict[str, Any]]:
+    # Fetched ahead, each would come when the next is there: a piece late, but for the last.
+    tables = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
     try:
-        for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+        for table in tables:
             for result in table.column("result").to_pylist():
                 yield json.loads(result)
     except ray.exceptions.RayError as error:

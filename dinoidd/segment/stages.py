@@ -19,7 +19,6 @@ from dinoidd.data.manifest import read_rows
 from dinoidd.errors import ClusterError, ImageError, OutageError, StorageError
 from dinoidd.inference.dtype import check_gpu
 from dinoidd.inference.predictor import Prediction, Scorer
-from dinoidd.inference.scorer import make_scorer
 from dinoidd.inference.source import ModelSource
 from dinoidd.inference.windows import Framing, packed
 from dinoidd.segment.chunk_file import write_chunk
@@ -159,8 +158,8 @@ class SegmentImages:
         blank = [np.zeros((*shape, 3), np.uint8) for shape in framing.shapes((size, size))]
         try:
             check_gpu(source.dtype, device)
-            predictor = make_scorer(
-                model, device, framing.windows, self._batch_size, compiled=self._compiled
+            predictor = source.scorer(
+                model, device, framing.windows, self._batch_size, self._compiled
             )
             predictor.predict(framing.batch([blank]), [(size, size)])
         except Exception as error:
