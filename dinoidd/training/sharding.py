@@ -5,7 +5,7 @@ FSDP and its tensors are imported where a model is sharded: that takes a second 
 
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 import torch
@@ -15,6 +15,9 @@ from dinoidd.errors import TrainingError
 from dinoidd.models import Segmenter
 from dinoidd.training.recompute import layers
 from dinoidd.training.world import World
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 
 def shard(model: Segmenter, device: torch.device) -> Segmenter:
@@ -83,7 +86,7 @@ def is_sharded(model: torch.nn.Module) -> bool:
     return any(_is_part(parameter) for parameter in model.parameters())
 
 
-def _is_part(tensor: Tensor) -> Any:
+def _is_part(tensor: Tensor) -> "TypeGuard[DTensor]":
     """Whether it is one worker's part; where nobody has imported that kind, there is none."""
     tensors = sys.modules.get("torch.distributed.tensor")
     return tensors is not None and isinstance(tensor, tensors.DTensor)
