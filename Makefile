@@ -1,13 +1,15 @@
 # make demo   train a tiny model on generated street scenes, segment others with it, and look at the result
 # make test   run the tests (make test-slow: the slow ones too)
 # make lint   ruff and mypy
+# make cluster        a Ray cluster of three nodes on this machine, with a bucket (cluster/local.sh)
+# make cluster-demo   segment the bucket on it while a node dies, and prove the result; make cluster-down ends it
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 DEMO ?= demo
 PIP = $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-slow lint format clean
+.PHONY: demo test test-slow lint format clean cluster cluster-down cluster-demo
 
 demo: $(VENV)/installed
 	$(BIN)/dinoidd data generate --output $(DEMO)/scenes --images 400 --splits train=0.9,val=0.1
@@ -33,6 +35,15 @@ lint: $(VENV)/installed-dev
 format: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+cluster: $(VENV)/installed
+	PATH="$(abspath $(BIN)):$$PATH" cluster/local.sh up
+
+cluster-down:
+	cluster/local.sh down
+
+cluster-demo: $(VENV)/installed
+	PATH="$(abspath $(BIN)):$$PATH" cluster/local_demo.sh
 
 clean:
 	rm -rf $(DEMO) .cache .mypy_cache .pytest_cache .ruff_cache
