@@ -1,6 +1,6 @@
 # make demo   train a tiny model on generated street scenes, segment others with it, and look at the result
 # make test   run the tests (make test-slow: the slow ones too)
-# make lint   ruff and mypy
+# make lint   ruff, mypy, and hadolint for the image
 # make cluster        a Ray cluster of three nodes on this machine, with a bucket (cluster/local.sh)
 # make cluster-demo   segment the bucket on it while a node dies, and prove the result; make cluster-down ends it
 PYTHON ?= python3
@@ -31,6 +31,7 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/hadolint cluster/Dockerfile
 
 format: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix .

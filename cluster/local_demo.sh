@@ -11,8 +11,9 @@ output=s3://demo/$name
 say() { echo "== $(date +%T) $*"; }
 
 done_so_far() { # images; 0 before the run has begun
-    dinoidd status "$output" --json 2> /dev/null | python -c 'import json, sys; print(json.load(sys.stdin)["done"])' ||
-        echo 0
+    local found
+    found=$(dinoidd status "$output" --json 2> /dev/null | sed -n 's/^ *"done": \([0-9]*\).*/\1/p') || true
+    echo "${found:-0}"
 }
 
 say "a head without work, two nodes, a bucket"

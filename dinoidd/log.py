@@ -1,9 +1,20 @@
 """Log lines of the command line: time, and what a person wants to know."""
 
 import logging
+import os
 import sys
 
 logger = logging.getLogger("dinoidd")
+# Said to each driver when a node dies, beside the one sentence that it did: twenty lines of the node's own log,
+# and a line for each call that is tried again.
+_RAY_NOISE = "Raylet is terminated|infinite retries remaining"
+
+
+def quieten_ray() -> None:
+    """Keep what Ray says to itself out of a job's log; to be called before Ray is imported."""
+    # Ray Data's actors make the core print an error of its own at every start (ray#53727).
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", _RAY_NOISE)
 
 
 def start_logging(quiet: bool = False) -> None:

@@ -4,6 +4,8 @@
 import sys
 
 from dinoidd.cli import main
+from dinoidd.log import quieten_ray
 
 if __name__ == "__main__":
+    quieten_ray()
     sys.exit(main(["evaluate", "--ray", *sys.argv[1:]]))

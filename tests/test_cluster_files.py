@@ -2,9 +2,12 @@
 
 import ast
 import json
+import os
 import re
 import shlex
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -122,6 +125,26 @@ def test_dockerfile__copies_only_what_is_there_and_not_ignored() -> None:
             assert (ROOT / name).exists(), name
             assert name.split("/")[0] in kept, name
     assert text("Dockerfile.dockerignore").splitlines()[0] == "*"
+
+
+def tool(name: str) -> str | None:
+    """Of this environment, or of the machine."""
+    return shutil.which(name, path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+
+
+@pytest.mark.skipif(tool("hadolint") is None, reason="hadolint comes with the extra `lint`")
+def test_dockerfile__as_hadolint_has_it() -> None:
+    command = [str(tool("hadolint")), str(CLUSTER / "Dockerfile")]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.skipif(tool("shellcheck") is None, reason="shellcheck is a package of its own")
+@pytest.mark.parametrize("path", sorted(CLUSTER.glob("*.sh")), ids=lambda path: path.name)
+def test_scripts__as_shellcheck_has_them(path: Path) -> None:
+    command = [str(tool("shellcheck")), str(path)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stdout
 
 
 def commands_in_files() -> list[tuple[str, list[str]]]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
 from cluster_files import KUBECTL, KUBERAY, OVERLAYS, of_kind, resolved
@@ -15,6 +16,7 @@ from cluster_files import KUBECTL, KUBERAY, OVERLAYS, of_kind, resolved
 needs_kubectl = pytest.mark.skipif(KUBECTL is None, reason="kubectl puts the overlays together")
 JOBS = [name for name in OVERLAYS if name.split("-")[0] in ("segment", "train", "local")]
 GPU = "nvidia.com/gpu"
+KUBERNETES = "1.32"
 FIELDS = {
     "RayCluster": "rayVersion authOptions enableInTreeAutoscaling autoscalerOptions headGroupSpec "
     "workerGroupSpecs gcsFaultToleranceOptions headServiceAnnotations suspend managedBy",
@@ -139,6 +141,25 @@ def test_cluster__gpu_group_says_the_same_to_ray_and_kubernetes(overlay: str) ->
         (pod.get("affinity"), pod.get("nodeSelector"))
     )
     assert pod["volumes"][1]["emptyDir"]["medium"] == "Memory"
+
+
+@needs_kubectl
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_documents__are_what_kubernetes_takes(overlay: str) -> None:
+    """By the API server's own schema, without an unknown field; of KubeRay's kinds their pods."""
+    plain = [d for d in resolved(overlay) if not d["apiVersion"].startswith("ray.io/")]
+    bare = [{"apiVersion": "v1", "kind": "Pod", "spec": pod} for pod in pods(overlay)]
+    for document in [*plain, *bare]:
+        kubernetes_validate.validate(document, KUBERNETES, strict=True)
+    assert len(plain) >= 4
+
+
+def test_schema__knows_a_wrong_field() -> None:
+    pod = {"containers": [{"name": "a", "image": "b", "imagePolicy": "Always"}]}
+    with pytest.raises(kubernetes_validate.ValidationError, match="imagePolicy"):
+        kubernetes_validate.validate(
+            {"apiVersion": "v1", "kind": "Pod", "spec": pod}, KUBERNETES, strict=True
+        )
 
 
 @needs_kubectl
