@@ -31,7 +31,7 @@ from test_cluster_watch import expressions
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 IMAGES, BROKEN = 900, 12
-OUTPUT = "s3://b/out"
+OUTPUT = "s3://streets/out"
 NAMES = ("head", "worker-1", "worker-2", "s3", "prometheus")
 needs_prometheus = pytest.mark.skipif(
     shutil.which("prometheus") is None, reason="Prometheus is not installed: apt install prometheus"
@@ -210,11 +210,11 @@ def submit(cluster: LocalCluster, folder: Path) -> None:
     client = boto3.session.Session(
         names["AWS_ACCESS_KEY_ID"], names["AWS_SECRET_ACCESS_KEY"], region_name="us-east-1"
     ).client("s3", endpoint_url=names["AWS_ENDPOINT_URL_S3"])
-    client.create_bucket(Bucket="b")
+    client.create_bucket(Bucket="streets")
     for image in images.iterdir():
-        client.upload_file(str(image), "b", f"in/{image.name}")
+        client.upload_file(str(image), "streets", f"in/{image.name}")
     words = ["--preset", "tiny", "--actors", "2", "--rows-per-chunk", "8"]
-    words += ["--input", "s3://b/in/", "--output", OUTPUT]
+    words += ["--input", "s3://streets/in/", "--output", OUTPUT]
     ran = cluster.dinoidd("jobs", "submit", "--no-wait", "--name", "streets", "segment", *words)
     assert ran.returncode == 0, ran.stderr
 
