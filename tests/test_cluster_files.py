@@ -244,6 +244,38 @@ def test_idle_shutdown__refuses_another_role() -> None:
     assert result.stderr == "idle_shutdown.sh: driver is neither head nor worker\n"
 
 
+def local(state: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """`local.sh WORDS`, with that folder for its files."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return subprocess.run(
+        [str(CLUSTER / "local.sh"), *words],
+        env=os.environ | {"DINOIDD_CLUSTER": str(state), "PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+
+
+def test_local__says_what_it_takes(tmp_path: Path) -> None:
+    for words in ([], ["start"]):
+        ran = local(tmp_path / "state", *words)
+        assert ran.returncode == 2
+        assert "local.sh up " in ran.stderr
+        assert "set -euo" not in ran.stderr
+
+
+def test_local__touches_no_folder_of_somebody_else(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for action, said in {
+        "up": "to a folder that is not there yet",
+        "down": "nothing was started in",
+    }.items():
+        ran = local(tmp_path, action)
+        assert ran.returncode == 1
+        assert said in ran.stderr
+    assert (tmp_path / "file").exists()
+
+
 SENTENCES = (
     "waiting for",
     "on one node, for",

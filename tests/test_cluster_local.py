@@ -32,7 +32,7 @@ from test_cluster_watch import expressions
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 IMAGES, BROKEN = 900, 12
 OUTPUT = "s3://streets/out"
-NAMES = ("head", "worker-1", "worker-2", "s3", "prometheus")
+NAMES = ("head", "worker-1", "worker-2", "s3", "prometheus", "grafana")
 needs_prometheus = pytest.mark.skipif(
     shutil.which("prometheus") is None, reason="Prometheus is not installed: apt install prometheus"
 )
@@ -44,11 +44,11 @@ needs_chromium = pytest.mark.skipif(
 class LocalCluster:
     """What `local.sh up` has started."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, programs: Path) -> None:
         self.state = state
         clean = {k: v for k, v in os.environ.items() if k not in CLEARED}
         self.environment = clean | {
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PATH": f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}",
             "DINOIDD_CLUSTER": str(state),
         }
         self.script("up")
@@ -107,7 +107,10 @@ class LocalCluster:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
     folder = Path(tempfile.mkdtemp(prefix="dc-", dir="/tmp"))  # sockets want a short path
-    cluster = LocalCluster(folder / "c")
+    grafana = folder / "grafana-server"  # in the place of a real one, which no package index has
+    grafana.write_text('#!/bin/sh\nenv > "$GF_PATHS_DATA.env"; echo "$@"; exec sleep 1000\n')
+    grafana.chmod(0o755)
+    cluster = LocalCluster(folder / "c", folder)
     yield cluster
     left = [
         p
@@ -117,7 +120,8 @@ def cluster() -> Iterator[LocalCluster]:
     ]
     cluster.script("down")
     assert [p for p in left if Path(f"/proc/{p}").exists() and not is_zombie(p)] == []
-    folder.rmdir()
+    assert not cluster.state.exists()
+    shutil.rmtree(folder)
 
 
 def is_zombie(process: int) -> bool:
@@ -170,6 +174,17 @@ def test_up__is_three_nodes_that_keep_to_themselves(cluster: LocalCluster) -> No
 def test_up__asks_for_the_token(cluster: LocalCluster) -> None:
     with pytest.raises(urllib.error.HTTPError, match="403"):
         cluster.api("/api/jobs/", token="f" * 64)
+
+
+def test_up__grafana_is_given_the_dashboards(cluster: LocalCluster) -> None:
+    words = (cluster.state / "grafana.log").read_text().split()
+    config = Path(words[words.index("--config") + 1])
+    assert "allow_embedding = true" in config.read_text()
+    assert "http_addr" not in config.read_text(), "which the environment decides"
+    assert "GF_SERVER_HTTP_ADDR=127.0.0.1\n" in (cluster.state / "grafana.env").read_text()
+    assert (config.parent / "dashboards/dinoidd.json").is_file()
+    (source,) = (config.parent / "provisioning/datasources").iterdir()
+    assert f"http://127.0.0.1:{cluster.ports['prometheus']}" in source.read_text()
 
 
 def test_up__again_changes_nothing(cluster: LocalCluster) -> None:
