@@ -1,5 +1,6 @@
 """Headless Chromium, driven over its DevTools protocol: pages that want a cookie and draw themselves."""
 
+import asyncio
 import base64
 import contextlib
 import itertools
@@ -86,9 +87,18 @@ class Browser:
     async def wait_for(self, *words: str, seconds: float = 60) -> str:
         """The page's text, once it has all these words."""
         until = time.monotonic() + seconds
-        while not all(word in (text := await self.text()) for word in words):
+        while True:
+            text = await self.text()
+            if all(word in text for word in words):
+                return text
             assert time.monotonic() < until, f"{words} are not on the page:\n{text}"
-        return text
+            await asyncio.sleep(0.1)
+
+    async def click(self, words: str) -> None:
+        """On the innermost element with exactly this text."""
+        wanted = json.dumps(words)
+        find = f"[...document.querySelectorAll('*')].filter(e => e.textContent.trim() == {wanted}).pop()"
+        await self._call("Runtime.evaluate", expression=f"{find}.click()")
 
     async def picture(self, target: Path) -> None:
         """The whole page, as a PNG."""

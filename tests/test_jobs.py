@@ -134,6 +134,7 @@ def test_submit__dry_run_prints_the_plain_command(
     assert words[words.index("--") :] == ["--", "python", "jobs/segment.py", *BUCKETS]
     assert words[words.index("--submission-id") + 1].startswith("segment-out-")
     metadata = json.loads(words[words.index("--metadata-json") + 1])
+    assert metadata["job_name"] == words[words.index("--submission-id") + 1]
     assert {k: metadata[k] for k in ("command", "input", "output", "drive")} == {
         "command": "segment",
         "input": "s3://b/in",

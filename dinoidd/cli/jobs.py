@@ -124,12 +124,13 @@ def _request(args: argparse.Namespace) -> "Request":
     upload = Upload.of(args.working_dir, args.include, args.job)
     check_places(parsed, upload)
     custom = {name: _amount(name, text) for name, text in _dict(args, "entrypoint_resources")}
+    name = args.name or new_name(args.job, parsed)
     return Request(
         job=args.job,
         arguments=tuple(words),
-        name=args.name or new_name(args.job, parsed),
+        name=name,
         upload=upload,
-        metadata=described(args.job, parsed) | dict(_dict(args, "metadata")),
+        metadata={"job_name": name} | described(args.job, parsed) | dict(_dict(args, "metadata")),
         env_vars=dict(_dict(args, "env")),
         resources=Resources(
             entrypoint_num_cpus=args.entrypoint_num_cpus,

@@ -7,6 +7,7 @@ from typing import Any
 from dinoidd.log import duration
 from dinoidd.submission.request import Request
 
+_OWN_NAMES = ("job_submission_id", "job_name")  # the job's name again, for Ray and for its dashboard
 JobDetails = Any  # of ray.job_submission; Ray itself is imported only where jobs are sent
 
 
@@ -48,7 +49,7 @@ def to_dict(job: JobDetails) -> dict[str, Any]:
         "entrypoint": job.entrypoint,
         "started": _when(job.start_time),
         "ended": _when(job.end_time),
-        "metadata": {k: v for k, v in (job.metadata or {}).items() if k != "job_submission_id"},
+        "metadata": {k: v for k, v in (job.metadata or {}).items() if k not in _OWN_NAMES},
     }
 
 
