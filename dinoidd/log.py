@@ -5,7 +5,7 @@ import os
 import sys
 
 logger = logging.getLogger("dinoidd")
-# Said to each driver when a node dies, beside the one sentence that it did: twenty lines of the node's log,
+# Told to each driver when a node dies, beside the sentence that it did: twenty lines of the node's log,
 # and a line for each call that is tried again.
 _RAY_NOISE = "Raylet is terminated|infinite retries remaining"
 
