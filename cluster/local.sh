@@ -113,7 +113,7 @@ write_settings() { # once: later calls of `up` find the same
         prometheus "$prometheus" grafana "$grafana" client "$client"
     printf 'export %s=%q\n' >> "$state/settings" \
         AUTOSCALER_METRIC_PORT "$autoscaler" DASHBOARD_METRIC_PORT "$metrics" RAY_worker_niceness 0 \
-        RAY_metrics_report_interval_ms 2500 \
+        RAY_metrics_report_interval_ms 5000 \
         RAY_PROMETHEUS_HOST "http://127.0.0.1:$prometheus" RAY_GRAFANA_HOST "http://127.0.0.1:$grafana"
 }
 

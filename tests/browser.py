@@ -96,9 +96,21 @@ class Browser:
 
     async def click(self, words: str) -> None:
         """On the innermost element with exactly this text."""
-        wanted = json.dumps(words)
-        find = f"[...document.querySelectorAll('*')].filter(e => e.textContent.trim() == {wanted}).pop()"
-        await self._call("Runtime.evaluate", expression=f"{find}.click()")
+        everything = "[...document.querySelectorAll('*')]"
+        await self._click(
+            f"{everything}.filter(e => e.textContent.trim() == {json.dumps(words)}).pop()"
+        )
+
+    async def unfold(self, words: str) -> None:
+        """By the arrow of the table's row with this text in it."""
+        rows = "[...document.querySelectorAll('tr')]"
+        await self._click(
+            f"{rows}.find(e => e.innerText.includes({json.dumps(words)})).querySelector('svg')"
+        )
+
+    async def _click(self, element: str) -> None:
+        event = "new MouseEvent('click', {bubbles: true})"
+        await self._call("Runtime.evaluate", expression=f"{element}.dispatchEvent({event})")
 
     async def picture(self, target: Path) -> None:
         """The whole page, as a PNG."""

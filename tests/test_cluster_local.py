@@ -32,7 +32,7 @@ from test_cluster_watch import expressions
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 IMAGES, BROKEN = 900, 12
 OUTPUT = "s3://streets/out"
-FOLDED = ["Ray Data Overview", "Ray Core Overview", "Task Table", "Actor Table"]  # of a job's page
+FOLDED = ["Ray Data Overview", "Task Table", "Actor Table"]  # of a job's page
 NAMES = ("head", "worker-1", "worker-2", "s3", "prometheus", "grafana")
 needs_prometheus = pytest.mark.skipif(
     shutil.which("prometheus") is None, reason="Prometheus is not installed: apt install prometheus"
@@ -288,6 +288,9 @@ async def look_at_dashboard(cluster: LocalCluster, seen: Watched, profile: Path)
             await browser.wait_for(*words)
             for part in folded:
                 await browser.click(part)
+            if folded:
+                await browser.wait_for("SegmentImages_")
+                await browser.unfold("SegmentImages_")
             await asyncio.sleep(3)  # it is fetched and drawn
             seen.pages[name] = await browser.text()
             await browser.picture(seen.pictures / f"{name}.png")
@@ -296,7 +299,7 @@ async def look_at_dashboard(cluster: LocalCluster, seen: Watched, profile: Path)
             {"g0.expr": "sum(ray_dinoidd_rows_done)", "g0.tab": "0", "g0.range_input": "2m"}
         )
         await browser.open(f"{prometheus}/graph?{query}")
-        seen.pages["prometheus"] = await browser.wait_for("sum(ray_dinoidd_rows_done)")
+        seen.pages["prometheus"] = await browser.wait_for("Graph", "Load time")
         await asyncio.sleep(2)
         await browser.picture(seen.pictures / "prometheus.png")
 

@@ -195,4 +195,5 @@ def test_run_metrics__gpu_hours_go_on_from_the_sessions_before(
     now[0] += 1800
     run.tick({"read": InStage(running=3, waiting=9, finished=0)})
     assert told["dinoidd_gpu_hours"] == {(): 3.5}
+    assert told["dinoidd_rows"] == {(): 1}, "told again, or Prometheus forgets it"
     assert told["dinoidd_chunks_running"] == {("read",): 3, ("model",): 0, ("write",): 0}

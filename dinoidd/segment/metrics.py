@@ -46,17 +46,17 @@ class RunMetrics:
         self._gpu_hours = Gauge("dinoidd_gpu_hours", hours)
         self._gpus, self._hours_before = gpus, gpu_hours
         self._started = time.monotonic()
-        self._rows.set(rows)
+        self._of, self._done = rows, 0
 
     def resume(self, rows_done: int) -> None:
         """So many images have their row, as the files say."""
         self._done = rows_done
-        self._rows_done.set(rows_done)
+        self._show()
 
     def add(self, tally: Tally) -> None:
         """A piece of work is done."""
         self._done += tally.images
-        self._rows_done.set(self._done)
+        self._show()
         _count(self._images, tally.ok, status="ok")
         _count(self._images, tally.failed, status="error")
         for kind, errors in tally.errors.items():
@@ -67,11 +67,16 @@ class RunMetrics:
             _count(self._seconds, seconds, stage=stage)
 
     def tick(self, stages: Mapping[str, InStage]) -> None:
-        """Time has passed; `stages` may be empty."""
+        """Time has passed; `stages` may be empty. A gauge that nobody sets for a while is shown no more."""
+        self._show()
         for stage in STAGES:
             self._running.set(stages[stage].running if stage in stages else 0, {"stage": stage})
         hours = (time.monotonic() - self._started) / 3600
         self._gpu_hours.set(self._hours_before + self._gpus * hours)
+
+    def _show(self) -> None:
+        self._rows.set(self._of)
+        self._rows_done.set(self._done)
 
 
 class ModelMetrics:

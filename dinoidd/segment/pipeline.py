@@ -135,6 +135,7 @@ def run_stages(
                 **_TASK_RETRIES,
             )
         )
+    dataset.set_name(model.__name__)  # on the dashboard
     yield from _results(dataset)
 
 

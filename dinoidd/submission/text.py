@@ -7,7 +7,10 @@ from typing import Any
 from dinoidd.log import duration
 from dinoidd.submission.request import Request
 
-_OWN_NAMES = ("job_submission_id", "job_name")  # the job's name again, for Ray and for its dashboard
+_OWN_NAMES = (
+    "job_submission_id",
+    "job_name",
+)  # the job's name again, for Ray and for its dashboard
 JobDetails = Any  # of ray.job_submission; Ray itself is imported only where jobs are sent
 
 
