@@ -67,7 +67,7 @@ class RunMetrics:
             _count(self._seconds, seconds, stage=stage)
 
     def tick(self, stages: Mapping[str, InStage]) -> None:
-        """Time has passed; `stages` may be empty. A gauge that nobody sets for a while is shown no more."""
+        """Time has passed; `stages` may be empty. Ray forgets a gauge that is not set for a while."""
         self._show()
         for stage in STAGES:
             self._running.set(stages[stage].running if stage in stages else 0, {"stage": stage})
