@@ -72,7 +72,8 @@ def connect(address: str | None = None, *, cpus: int | None = None) -> None:
     # Ray Data's actors make the core print an error of its own at every start (ray#53727).
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     cpus = cpus or max(_SMALLEST_EMBEDDED, os.cpu_count() or 1)
-    ray.init(num_cpus=cpus, include_dashboard=False, **options)
+    # "local": without an address Ray would join a cluster that somebody else started on this machine
+    ray.init(address="local", num_cpus=cpus, include_dashboard=False, **options)
     logger.info("started an embedded Ray on this machine (%d logical CPUs)", cpus)
 
 
