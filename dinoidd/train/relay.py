@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from dinoidd.log import logger
 from dinoidd.training.config import TrainConfig
@@ -44,8 +45,10 @@ class Box:
 
 
 def open_box() -> Any:
-    """The actor's handle; it lives as long as somebody holds that."""
-    return ray.remote(num_cpus=0)(Box).remote()
+    """The actor's handle; it lives as long as somebody holds that, beside the driver: a node that is lost
+    takes no more along than the workers that it held."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(num_cpus=0, scheduling_strategy=here)(Box).remote()
 
 
 class RelayedRecorder:
