@@ -124,4 +124,5 @@ def test_train__node_taken_away_costs_an_epoch_at_most(s3: S3, tmp_path: Path) -
     assert curve == bucket.curve("undisturbed")
     assert {"best.safetensors", "last.safetensors", "summary.json"} <= bucket.keys("killed")
     steps = [row["step"] for row in curve]
-    assert bucket.tensorboard_steps("killed", steps[-1]) == steps
+    shown = bucket.tensorboard_steps("killed", steps[-1])
+    assert list(dict.fromkeys(shown)) == steps  # the epoch that was done again may be there twice
