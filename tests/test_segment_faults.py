@@ -112,6 +112,7 @@ def test_segment__throttled_and_reset(job: Job) -> None:
     job.check()
 
 
+@pytest.mark.slow
 def test_segment__token_expires(job: Job) -> None:
     job.when_images_were_read(refused(400, "ExpiredToken"))
     sentence = said(job.run())

@@ -176,6 +176,7 @@ def test_train__a_refused_accelerator_leaves_nothing(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_train__an_upgrade_that_weighs_classes_otherwise_goes_on(
     scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -181,6 +181,7 @@ def _assert_told(logged: str, kept: str) -> None:
     assert "Traceback" not in logged
 
 
+@pytest.mark.slow
 def test_train__from_bucket_to_bucket(
     started: list[subprocess.Popen[str]],
     s3: S3,
