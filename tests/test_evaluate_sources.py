@@ -244,7 +244,7 @@ def test_evaluate__a_checkpoint_runs_in_the_dtype_of_segment(tmp_path: Path, mon
 def test_evaluate__out_of_memory_is_a_sentence(tmp_path: Path, monkeypatch, capsys) -> None:
     args = model_set(tmp_path)
 
-    def short(*_: object) -> None:
+    def short(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB. More words.")
 
     monkeypatch.setattr(Predictor, "predict", short)

@@ -103,6 +103,7 @@ class BrokenModel(SegmentImages):
 class _Loaded:
     def __init__(self, model: Any) -> None:
         self.load = lambda: model
+        self.dtype = "float32"
         self.scorer = make_scorer
 
 

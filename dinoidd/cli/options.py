@@ -24,8 +24,7 @@ def add_dtype_option(parser: argparse._ActionsContainer) -> None:
         "--dtype",
         choices=DTYPES,
         default="auto",
-        help="auto: bfloat16 on GPUs and on CPUs that multiply it, else float32; float8 and int8 are "
-        "bfloat16 with the backbone's matrices in 8 bits",
+        help="(auto: bfloat16 where it is fast)",
     )
 
 

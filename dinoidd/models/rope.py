@@ -53,6 +53,7 @@ def rotate(x_BNhd: Tensor, cos_ND: Tensor, sin_ND: Tensor) -> Tensor:
     With a signed sine this is one product and one sum over the halves swapped, for all tokens alike.
     """
     x = x_BNhd.float()
-    swapped = x.roll(x.shape[-1] // 2, dims=-1)
+    first, second = x.chunk(2, dim=-1)
+    swapped = torch.cat([second, first], dim=-1)
     cos_N1D, sin_N1D = cos_ND[:, None], sin_ND[:, None]
     return torch.addcmul(x * cos_N1D, swapped, sin_N1D).to(x_BNhd.dtype)

@@ -159,7 +159,7 @@ class SegmentImages:
         try:
             check_gpu(source.dtype, device)
             predictor = source.scorer(
-                model, device, framing.windows, self._batch_size, self._compiled
+                model, device, framing.windows, self._batch_size, compiled=self._compiled
             )
             predictor.predict(framing.batch([blank]), [(size, size)])
         except Exception as error:
