@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from dinoidd.inference.compilation import compile_parts
+from dinoidd.inference.memory import keep_freed_memory
 from dinoidd.models import Segmenter
 from dinoidd.models.argmax import resized_argmax
 from dinoidd.models.fusion import fuse
@@ -79,9 +80,10 @@ class Predictor:
         """`compiled_batch` is the size of batches that the model is compiled for; None: it is not. The
         model is rewritten for inference (see `fuse`), and can neither be trained nor saved any more."""
         self.device = torch.device(device)
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.model = fuse(model.to(self.device).eval())
-        if self.device.type == "cuda":
-            self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if compiled_batch is not None:
             compile_parts(self.model)
         self._compiled_batch = compiled_batch

@@ -51,8 +51,8 @@ class DepthwiseConv(nn.Module):
         self.dwconv = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
 
     def forward(self, x_BND: Tensor, sizes: list[Size]) -> Tensor:
-        maps = (self.dwconv(m).flatten(2) for m in tokens_to_maps(x_BND, sizes))
-        return torch.cat(list(maps), dim=2).transpose(1, 2)
+        maps = (self.dwconv(m) for m in tokens_to_maps(x_BND, sizes))
+        return torch.cat([m.flatten(2).transpose(1, 2) for m in maps], dim=1)
 
 
 class ConvFfn(nn.Module):
@@ -148,7 +148,6 @@ def _resize(x_BDHW: Tensor, size: torch.Size) -> Tensor:
 
 
 def tokens_to_maps(x_BND: Tensor, sizes: list[Size]) -> list[Tensor]:
-    """Cut tokens into their levels' maps [B, D, rows, columns]."""
+    """Cut tokens into their levels' maps [B, D, rows, columns], channels last in memory as they are."""
     parts = x_BND.split([height * width for height, width in sizes], dim=1)
-    B, _, D = x_BND.shape
-    return [p.transpose(1, 2).reshape(B, D, *s) for p, s in zip(parts, sizes, strict=True)]
+    return [p.unflatten(1, s).permute(0, 3, 1, 2) for p, s in zip(parts, sizes, strict=True)]

@@ -88,15 +88,16 @@ def plain_attention(
 ) -> Tensor:
     """See `attend`; by `grid_sample`, in float32.
 
-    Queries go last: softmax and sums over points are then vectorised. Places stay in float32: bfloat16
-    has 8 bits, and a map 128 wide needs more than that.
+    Queries go last, also in memory: softmax and sums over points are then vectorised, and nothing is
+    copied for `grid_sample`. Places stay in float32: bfloat16 has 8 bits, and a map 128 wide needs more
+    than that.
     """
     B, _, h, d = value_BNhd.shape
     Q, L = len(reference_Q2), len(sizes)
-    offsets_LBhPQ2 = offsets.float().view(B, Q, h, L, -1, 2).permute(3, 0, 2, 4, 1, 5)
+    offsets_LBhPQ2 = offsets.view(B, Q, h, L, -1, 2).permute(3, 0, 2, 4, 1, 5).contiguous().float()
     per_cell = torch.tensor([(2 / w, 2 / h_) for h_, w in sizes], device=offsets.device)
     grid = torch.addcmul(reference_Q2 * 2 - 1, offsets_LBhPQ2, per_cell.view(L, 1, 1, 1, 1, 2))
-    weights_BhNQ = logits.float().view(B, Q, h, -1).permute(0, 2, 3, 1).softmax(2)
+    weights_BhNQ = logits.view(B, Q, h, -1).permute(0, 2, 3, 1).contiguous().float().softmax(2)
     weights = weights_BhNQ.unflatten(2, (L, -1)).flatten(0, 1)  # B*h, L, P, Q
     total = value_BNhd.new_zeros((B * h, d, Q), dtype=torch.float32)
     start = 0

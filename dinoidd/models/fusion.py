@@ -65,7 +65,8 @@ class ProjectedUp(nn.Module):
 
     def forward(self, x_BDHW: Tensor) -> Tensor:
         B, _, H, W = x_BDHW.shape
-        four = self.linear(x_BDHW.permute(0, 2, 3, 1)).view(B, H, W, 2, 2, self.outside)
+        # Flat: of several dimensions, torch copies the matrix once for each of the first ones.
+        four = self.linear(x_BDHW.permute(0, 2, 3, 1).flatten(0, 2)).view(B, H, W, 2, 2, -1)
         placed = four.transpose(2, 3).reshape(B, 2 * H, 2 * W, self.outside)
         return placed.permute(0, 3, 1, 2)
 

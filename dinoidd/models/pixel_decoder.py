@@ -33,7 +33,7 @@ class EncoderLayer(nn.Module):
     ) -> Tensor:
         attended = self.self_attn(x_BNC + positions_NC, points_N2, x_BNC, sizes)
         x_BNC = self.norm1(x_BNC + attended)
-        return self.norm2(x_BNC + self.linear2(F.relu(self.linear1(x_BNC))))
+        return self.norm2(x_BNC + self.linear2(self.linear1(x_BNC).relu_()))
 
 
 class EncoderStack(nn.Module):
@@ -98,5 +98,5 @@ class PixelDecoder(nn.Module):
         upsampled = F.interpolate(
             scales[-1], size=lateral.shape[2:], mode="bilinear", align_corners=False
         )
-        fine = F.relu(self.output_convs[0](lateral + upsampled))
+        fine = self.output_convs[0](lateral + upsampled).relu_()
         return self.mask_feature(fine), scales

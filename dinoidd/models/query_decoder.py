@@ -79,7 +79,7 @@ class FeedForwardLayer(nn.Module):
         self.norm = nn.LayerNorm(config.width)
 
     def forward(self, x_BQC: Tensor) -> Tensor:
-        return self.norm(x_BQC + self.linear2(F.relu(self.linear1(x_BQC))))
+        return self.norm(x_BQC + self.linear2(self.linear1(x_BQC).relu_()))
 
 
 class MaskEmbed(nn.Module):
@@ -117,7 +117,11 @@ class FoldedMaskEmbed(nn.Module):
         """As `MaskEmbed.masks`, of the features before that convolution."""
         embedding = self.last(F.relu(self.second(F.relu(self.first(x_BQC)))))
         weights_BQD, added_BQ1 = embedding[..., :-1], embedding[..., -1:]
-        masks = torch.baddbmm(added_BQ1, weights_BQD, features_BDHW.flatten(2))
+        features_BDN = features_BDHW.flatten(2)
+        if features_BDN.device.type == "cpu":  # would copy what stands second
+            masks = torch.baddbmm(added_BQ1.mT, features_BDN.mT, weights_BQD.mT).mT.contiguous()
+        else:
+            masks = torch.baddbmm(added_BQ1, weights_BQD, features_BDN)
         return masks.unflatten(2, features_BDHW.shape[2:])
 
 
