@@ -82,6 +82,22 @@ def test_aws__every_node_asks_for_the_token_and_ends_itself() -> None:
     assert "--dashboard-host=127.0.0.1" in " ".join(config["head_start_ray_commands"])
 
 
+def test_aws__head_runs_prometheus_on_loopback() -> None:
+    config = ray_up()
+    (start,) = [c for c in config["head_start_ray_commands"] if "nohup prometheus" in c]
+    (file,) = re.findall(r"--config\.file=\$HOME/dinoidd/(\S+)", start)
+    assert (ROOT / file).is_file()
+    assert "--web.listen-address=127.0.0.1:9090" in start
+    assert "prometheus" in " ".join(load("aws.yaml")["head_setup_commands"])
+
+
+@pytest.mark.parametrize("stage", ["setup", "head_setup", "head_start_ray", "worker_start_ray"])
+def test_aws__commands_are_bash(stage: str) -> None:
+    for command in load("aws.yaml")[f"{stage}_commands"]:
+        ran = subprocess.run(["bash", "-n", "-c", command], capture_output=True, timeout=10)
+        assert (ran.returncode, ran.stderr) == (0, b""), command
+
+
 def test_aws__no_setup_command_installs_without_the_pins() -> None:
     for command in ray_up()["head_setup_commands"]:
         assert "pip install" not in command or "-c ~/dinoidd/constraints.txt" in command
