@@ -1,5 +1,8 @@
-"""Ray job: evaluate predictions. `dinoidd jobs submit evaluate --data ...` sends it, or by hand
-`ray job submit --working-dir . -- python jobs/evaluate.py --data ...`"""
+"""Ray job: evaluate predictions. `dinoidd jobs submit evaluate --data ...` sends it.
+
+It prints the plain `ray job submit` that it stands for. With `--working-dir .` alone, that would send
+everything here that git does not ignore.
+"""
 
 import sys
 

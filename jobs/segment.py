@@ -1,5 +1,8 @@
-"""Ray job: segment a bucket. `dinoidd jobs submit segment --input ...` sends it, or by hand
-`ray job submit --working-dir . -- python jobs/segment.py --input ...`"""
+"""Ray job: segment a bucket. `dinoidd jobs submit segment --input ...` sends it.
+
+It prints the plain `ray job submit` that it stands for. With `--working-dir .` alone, that would send
+everything here that git does not ignore.
+"""
 
 import sys
 

@@ -1,5 +1,8 @@
-"""Ray job: train a model. `dinoidd jobs submit train --data ...` sends it, or by hand
-`ray job submit --working-dir . -- python jobs/train.py --data ...`"""
+"""Ray job: train a model. `dinoidd jobs submit train --data ...` sends it.
+
+It prints the plain `ray job submit` that it stands for. With `--working-dir .` alone, that would send
+everything here that git does not ignore.
+"""
 
 import sys
 

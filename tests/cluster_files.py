@@ -35,7 +35,11 @@ def pin(package: str) -> str:
 @cache
 def resolved(overlay: str) -> tuple[dict[str, Any], ...]:
     """The documents of an overlay, as the real kustomize puts them together."""
-    command = [KUBECTL or "kubectl", "kustomize", str(KUBERAY / "overlays" / overlay)]
+    return put_together(KUBERAY / "overlays" / overlay)
+
+
+def put_together(overlay: Path) -> tuple[dict[str, Any], ...]:
+    command = [KUBECTL or "kubectl", "kustomize", str(overlay)]
     result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert result.returncode == 0, result.stderr
     return tuple(yaml.safe_load_all(result.stdout))

@@ -82,6 +82,22 @@ def test_aws__every_node_asks_for_the_token_and_ends_itself() -> None:
     assert "--dashboard-host=127.0.0.1" in " ".join(config["head_start_ray_commands"])
 
 
+def test_aws__head_runs_prometheus_on_loopback() -> None:
+    config = ray_up()
+    (start,) = [c for c in config["head_start_ray_commands"] if "nohup prometheus" in c]
+    (file,) = re.findall(r"--config\.file=\$HOME/dinoidd/(\S+)", start)
+    assert (ROOT / file).is_file()
+    assert "--web.listen-address=127.0.0.1:9090" in start
+    assert "prometheus" in " ".join(load("aws.yaml")["head_setup_commands"])
+
+
+@pytest.mark.parametrize("stage", ["setup", "head_setup", "head_start_ray", "worker_start_ray"])
+def test_aws__commands_are_bash(stage: str) -> None:
+    for command in load("aws.yaml")[f"{stage}_commands"]:
+        ran = subprocess.run(["bash", "-n", "-c", command], capture_output=True, timeout=10)
+        assert (ran.returncode, ran.stderr) == (0, b""), command
+
+
 def test_aws__no_setup_command_installs_without_the_pins() -> None:
     for command in ray_up()["head_setup_commands"]:
         assert "pip install" not in command or "-c ~/dinoidd/constraints.txt" in command
@@ -114,6 +130,8 @@ def test_dockerfile__is_pinned_and_not_root() -> None:
     installs = re.findall(r"pip install [^\\\n]+", text("Dockerfile"))
     assert len(installs) == 3
     assert all("--constraint constraints.txt" in i or "--no-deps" in i for i in installs)
+    (of_pytorch,) = [i for i in installs if "--index-url" in i]  # which has not all of the pins
+    assert "--no-deps" in of_pytorch
     assert "ADD " not in text("Dockerfile")
     assert ":latest" not in text("Dockerfile")
 
@@ -125,6 +143,14 @@ def test_dockerfile__copies_only_what_is_there_and_not_ignored() -> None:
             assert (ROOT / name).exists(), name
             assert name.split("/")[0] in kept, name
     assert text("Dockerfile.dockerignore").splitlines()[0] == "*"
+
+
+def test_compiler__is_where_triton_compiles() -> None:
+    """It wants a C compiler, its headers and Python's, which the image's base has."""
+    packages = {"Dockerfile": ("gcc", "libc6-dev"), "aws.yaml": ("gcc", f"python{PYTHON}-dev")}
+    for name, wanted in packages.items():
+        installed = " ".join(re.findall(r"apt-get [^#\n]*install ([^#\n]+)", text(name)))
+        assert set(wanted) <= set(installed.split()), name
 
 
 def tool(name: str) -> str | None:
@@ -300,7 +326,7 @@ def test_troubleshooting__quotes_what_is_really_said(sentence: str) -> None:
 
 def test_readme__needs_at_most_ten_commands_a_way() -> None:
     blocks = re.findall(r"```bash\n(.*?)```", text("README.md"), re.S)
-    assert len(blocks) == 8
+    assert len(blocks) == 10
     for block in blocks:
         lines = block.strip().splitlines()
         assert len([line for line in lines if not line.startswith("#")]) <= 10

@@ -67,7 +67,7 @@ def test_dashboard__shows_what_was_promised() -> None:
     titles = {panel["title"] for panel in dashboard()["panels"]}
     assert titles >= {
         *("Images a second", "Errors by kind", "GPU use", "GPU memory"),
-        *("Time by stage", "Queue by stage", "Time left", "Cost so far"),
+        *("Time by stage", "Queue by stage", "Time left", "GPU cost of the model actors"),
     }
 
 

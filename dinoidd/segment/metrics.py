@@ -42,7 +42,7 @@ class RunMetrics:
         self._rows_done = Gauge("dinoidd_rows_done", "Images of the run that have their row")
         in_stage = "Pieces of work in a stage, those that wait in an actor included"
         self._running = Gauge("dinoidd_chunks_running", in_stage, ("stage",))
-        hours = "Hours of all GPUs, from the run's first session on"
+        hours = "GPU hours of the model actors, from the run's first session on"
         self._gpu_hours = Gauge("dinoidd_gpu_hours", hours)
         self._gpus, self._hours_before = gpus, gpu_hours
         self._started = time.monotonic()
