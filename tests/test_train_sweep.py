@@ -1,14 +1,15 @@
 """Sweeps: several trainings over one cache."""
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from ray_trainings import embedded_ray, make_scenes, small
 
-from dinoidd.cli.sweep import parse_grid
-from dinoidd.errors import ConfigError, OutputError
+from dinoidd.cli.sweep import parse_grid, print_trials
+from dinoidd.errors import ConfigError, DivergedError, OutputError
 from dinoidd.train.driver import train
 from dinoidd.train.sweep import make_variants, sweep
 from dinoidd.training.recipes import resolve
@@ -56,6 +57,26 @@ def test_sweep__ranks_all_combinations_and_writes_the_best_recipe(
     assert len(json.loads((output / "sweep.json").read_text())["trials"]) == 4
 
 
+def test_sweep__a_trial_that_diverges_is_the_last(
+    ray_of_the_module: None, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = small(scenes, tmp_path / "sweep", epochs=2)
+    grid = {"optimizer.learning_rate": ["1e30", "1e-3"]}
+    result = sweep(config, grid)
+    good, bad = result.trials
+    assert (good.error, good.settings) == (None, {"optimizer.learning_rate": 1e-3})
+    assert math.isnan(bad.miou)
+    assert "lower optimizer.learning_rate (now 1e+30)" in str(bad.error)
+    print_trials(result, list(grid))
+    assert f"1e+30  diverged: {bad.error}" in capsys.readouterr().out
+    written = json.loads((tmp_path / "sweep" / "sweep.json").read_text())["trials"]
+    assert [t["miou"] for t in written] == [good.miou, None]
+    assert resolve(result.recipe, output="x").optimizer.learning_rate == 1e-3
+    assert sweep(config, grid).trials[0] == good  # nothing is trained again
+    with pytest.raises(DivergedError, match="all 1 trials diverged; of the first one the "):
+        sweep(small(scenes, tmp_path / "all", epochs=1), {"optimizer.learning_rate": ["1e30"]})
+
+
 def test_make_variants__tells_what_cannot_be_swept() -> None:
     config = small("data", "out")
     with pytest.raises(ConfigError) as caught:
@@ -67,6 +88,12 @@ def test_make_variants__tells_what_cannot_be_swept() -> None:
         make_variants(config, {"lr": ["1"]})
     with pytest.raises(ConfigError, match=r"trained=all has none"):
         make_variants(small("data", "out", trained="all"), {"epochs": ["1"]})
+    with pytest.raises(
+        ConfigError, match=r"^optimizer\.betas cannot be swept: its value is several"
+    ):
+        make_variants(config, {"optimizer.betas": ["0.9", "0.99"]})
+    with pytest.raises(ConfigError, match=r"^loss\.class_weights cannot be swept"):
+        make_variants(config, {"loss.class_weights": ["1", "2"]})
     with pytest.raises(ConfigError, match="a sweep needs values"):
         make_variants(config, {})
 
