@@ -32,7 +32,7 @@ from dinoidd.training.memory import out_of_memory_told
 from dinoidd.training.observe import observe
 from dinoidd.training.prepare import prepare
 from dinoidd.training.records import StepRecord
-from dinoidd.training.step import tensor
+from dinoidd.training.step import ImageLosses, tensor
 from dinoidd.training.trainer import EpochSums
 
 FAST = OptimizerConfig(learning_rate=1e-2, warmup_steps=1)
@@ -74,6 +74,20 @@ def test_fit__cached_equals_uncached_on_tiny(loss: LossConfig) -> None:
     start = random_segmenter(resized(preset("tiny"), classes=CLASSES), seed=1)
     moved = (classifier_weights(cached_run) - start.query_decoder.classifier.weight).abs().max()
     assert moved > 1e-2  # it is not that nothing was learned
+
+
+@pytest.mark.parametrize(("precision", "rounded"), [("float32", False), ("bfloat16", True)])
+@pytest.mark.parametrize("trained", ["head", "classifier"])
+def test_precision__float32_is_no_tf32_on_gpus(
+    trained: str, precision: str, rounded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)  # torch's default
+    config = config_of(trained=trained, precision=precision)
+    if trained == "classifier":  # the extraction of a cache
+        observe(ready_model(config), drawn_batch(1), config, validation=False)
+    else:
+        ImageLosses(ready_model(config), config, CPU)
+    assert torch.backends.cudnn.allow_tf32 == rounded
 
 
 def test_fit__cached_bfloat16_stays_near() -> None:
