@@ -22,7 +22,7 @@ from training_runs import (
     run,
 )
 
-from dinoidd.errors import TrainingError
+from dinoidd.errors import DivergedError, TrainingError
 from dinoidd.models import preset, random_segmenter
 from dinoidd.models.argmax import argmax_classes
 from dinoidd.models.config import resized
@@ -215,7 +215,7 @@ def test_fit__loss_is_not_a_number() -> None:
         return output * float("nan") if len(passes) > 5 else output  # 2 steps, 3 validation images
 
     model.pixel_decoder.mask_feature.register_forward_hook(poison)
-    with pytest.raises(TrainingError) as caught:
+    with pytest.raises(DivergedError) as caught:
         run(config, model=model)
     images = np.random.default_rng(2).permutation(8)[:4]
     assert str(caught.value) == (
@@ -229,7 +229,7 @@ def test_fit__gradient_is_not_a_number() -> None:
     config = config_of(trained="head")
     model = ready_model(config)
     model.query_decoder.post_norm.weight.register_hook(lambda gradient: gradient * float("inf"))
-    with pytest.raises(TrainingError, match="the gradient's norm is inf in epoch 1, step 1, on tr"):
+    with pytest.raises(DivergedError, match="the gradient's norm is inf in epoch 1, step 1, on tr"):
         run(config, model=model)
 
 
