@@ -37,6 +37,10 @@ class TrainingError(DinoiddError):
     """A training run cannot go on: its loss is not a number, or its memory is spent."""
 
 
+class DivergedError(TrainingError):
+    """A loss or gradient is not a number: with these settings it would come to that again."""
+
+
 class StorageError(DinoiddError):
     """One object or bucket could not be read or written; `kind` is a short fixed word.
 

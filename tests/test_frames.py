@@ -1,5 +1,6 @@
 """Which label images belong to a class table, and which split a file is of."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,17 @@ def test_find_frames__a_second_kind_is_a_double(tmp_path: Path) -> None:
         save(tmp_path / "gtFine" / "val" / "0" / f"a_gtFine_{kind}.png", np.uint8([[0]]))
     found = find_frames(str(tmp_path), label_suffixes("cityscapes_train_ids"))
     assert len(found.frames) == len(found.doubles) == 1
+
+
+def test_find_frames__an_edit_of_equal_size_is_another_file(tmp_path: Path) -> None:
+    polygons = tmp_path / "gtFine" / "val" / "0" / "a_gtFine_polygons.json"
+    polygons.parent.mkdir(parents=True)
+    stamps = []
+    for second, name in enumerate(("car", "bus", "bus")):
+        polygons.write_text(f'{{"label": "{name}"}}')
+        os.utime(polygons, (min(second, 1), min(second, 1)))
+        stamps.append(find_frames(str(tmp_path)).frames["val/0/a"].stamp)
+    assert stamps[0] != stamps[1] == stamps[2]
 
 
 @pytest.mark.parametrize(

@@ -99,6 +99,15 @@ def test_predict__bfloat16_agrees_roughly(predictor: Predictor) -> None:
         assert vars(ours.certainty) == pytest.approx(vars(expected.certainty), abs=0.05)
 
 
+@pytest.mark.parametrize(("dtype", "rounded"), [(torch.float32, False), (torch.bfloat16, True)])
+def test_predictor__float32_is_no_tf32_on_gpus(
+    dtype: torch.dtype, rounded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)  # torch's default
+    Predictor(cast(drawn_model(), dtype))
+    assert torch.backends.cudnn.allow_tf32 == rounded
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_predict__output_that_is_no_number_becomes_an_error_row(bad: float) -> None:
     model = varied_model()

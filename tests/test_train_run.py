@@ -1,5 +1,6 @@
 """What a run is, and what of it is told when memory is spent; without Ray's workers."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,17 +11,21 @@ import pytest
 import torch
 from ray_trainings import make_scenes, small
 
-from dinoidd.errors import OutputError, TrainingError
+from dinoidd.errors import InputError, OutputError, TrainingError
+from dinoidd.storage import Store
 from dinoidd.storage.uri import printable
-from dinoidd.train import stages, states
+from dinoidd.train import driver, stages, states
+from dinoidd.train.allocator import expandable_segments
+from dinoidd.train.cache import FORMAT, CacheRecord, cache_identity, check_same_cache
 from dinoidd.train.ends import ReadExamples
 from dinoidd.train.example_rows import read_of, table_of
 from dinoidd.train.kept import kept
+from dinoidd.train.placement import Placement
 from dinoidd.train.plan import Plan, make_plan
 from dinoidd.train.rows import Pieces, Rows
 from dinoidd.train.run import TrainingRun, check_same_run, run_identity, with_its_weights
 from dinoidd.train.stages import ObserveExamples
-from dinoidd.train.sweep import _variant
+from dinoidd.train.sweep import _resources, _variant, sweep
 from dinoidd.training.cache_file import errors_of
 from dinoidd.training.class_weights import weighted
 from dinoidd.training.config import LossConfig, TrainConfig
@@ -185,3 +190,63 @@ def test_observe_examples__memory_is_spent(plan: Plan, monkeypatch: pytest.Monke
     monkeypatch.setattr(torch.nn.Module, "to", spent)
     with pytest.raises(TrainingError, match=sentence):
         ObserveExamples(plan, pieces(), "cpu", torch.get_num_threads())
+
+
+def test_cache__of_another_format_is_refused(plan: Plan, tmp_path: Path) -> None:
+    identity, folder = cache_identity(plan), Store.open(str(tmp_path))
+    record = CacheRecord(identity=identity, classes={}, precision="float32", rows={})
+    check_same_cache(record, identity, folder)  # what has no format is of the first
+    with pytest.raises(OutputError) as caught:
+        check_same_cache(replace(record, format=FORMAT + 1), identity, folder)
+    assert str(caught.value) == (
+        f"the cache {tmp_path} has format {FORMAT + 1}, and this version computes format {FORMAT}: "
+        "remove it, or name another folder with cache"
+    )
+
+
+def test_cache__images_of_other_times_are_told_of(plan: Plan, tmp_path: Path) -> None:
+    identity, folder = cache_identity(plan), Store.open(str(tmp_path))
+    before = identity | {"training images": "12 0123456789ab"}
+    record = CacheRecord(identity=before, classes={}, precision="float32", rows={})
+    run = TrainingRun(
+        identity=run_identity(plan) | {"training images": "12 a"}, precision="float32"
+    )
+    told = "a copy counts as new unless it keeps its files' times, as cp -a and rsync -a do. "
+    with pytest.raises(OutputError, match=f"{told}Train as it was made"):
+        check_same_cache(record, identity, folder)
+    with pytest.raises(OutputError, match=f"{told}Use the same settings"):
+        check_same_run(run, plan)
+
+
+@pytest.mark.parametrize("name", ["PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF"])
+def test_allocator__what_a_user_has_set_stays(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    placement = Placement(workers=1, actors=1, use_gpu=True, accelerator_type="A100", threads=1)
+    for known in ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF"):
+        monkeypatch.delenv(known, raising=False)
+    ours = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}
+    assert driver._environment(placement) == {"env_vars": ours}
+    assert driver._environment(replace(placement, use_gpu=False)) is None
+    monkeypatch.setenv(name, "max_split_size_mb:128")
+    assert driver._environment(placement) is None
+    expandable_segments()
+    assert os.environ[name] == "max_split_size_mb:128"
+
+
+def test_sweep__trials_go_to_the_accelerator_that_is_named() -> None:
+    placement = Placement(workers=1, actors=1, use_gpu=True, accelerator_type="A100", threads=1)
+    expected = {"cpu": 1.0, "gpu": 0.25, "accelerator_type:A100": 0.001}
+    assert _resources(placement) == expected
+
+
+def test_sweep__extracts_in_the_recipes_micro_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[TrainConfig] = []
+
+    def found(config: TrainConfig) -> None:
+        seen.append(config)
+        raise InputError("no data")
+
+    monkeypatch.setattr("dinoidd.train.sweep.find", found)
+    config = small("data", "out", workers=2, micro_batch=1)
+    with pytest.raises(InputError, match="no data"):
+        sweep(config, {"optimizer.learning_rate": ["1e-3"]})
+    assert (seen[0].workers, seen[0].network_batch) == (1, 1)

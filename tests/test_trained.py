@@ -1,6 +1,7 @@
 """What training leaves: a small file that is loaded wherever a whole one is, with its base."""
 
 import json
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,10 +10,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from small_models import SMALL, assert_same, drawn_images, drawn_model, small_table
+from training_runs import CPU, config_of
 
 from dinoidd.checkpoint.base import Base
 from dinoidd.checkpoint.digest import weights_digest
 from dinoidd.checkpoint.file import load_checkpoint, read_local_header, save_checkpoint
+from dinoidd.checkpoint.load import cast
 from dinoidd.checkpoint.model import load_base, load_model, load_trained, read_model_info
 from dinoidd.checkpoint.trained import (
     Trained,
@@ -26,6 +29,7 @@ from dinoidd.errors import CheckpointError, ConfigError
 from dinoidd.inference.source import ModelSource
 from dinoidd.models import Segmenter
 from dinoidd.segmenter import Segmenter as Api
+from dinoidd.training.prepare import prepare
 
 SIX = json.dumps(small_table(6).stored())
 CLASSIFIER = ("query_decoder.classifier.weight", "query_decoder.classifier.bias")
@@ -189,6 +193,26 @@ def test_trained__as_the_base_of_another(base: Path, tmp_path: Path) -> None:
     assert_same(load_trained(second), drawn_model().state_dict() | again.tensors)
     model, _ = load_base(checkpoint=str(first), preset_name=None, table=small_table(4))
     assert torch.equal(model.state_dict()[CLASSIFIER[0]], trained.tensors[CLASSIFIER[0]])
+
+
+def test_load_base__half_of_a_large_model_stays_half(tmp_path: Path) -> None:
+    whole, half = tmp_path / "whole.safetensors", tmp_path / "half.safetensors"
+    stored = cast(drawn_model(), torch.bfloat16)
+    save_checkpoint(stored, small_table(), half)
+    save_checkpoint(cast(stored, torch.float32), small_table(), whole)
+    models = [
+        load_base(checkpoint=str(path), preset_name=None, table=small_table(4), seed=1)[0]
+        for path in (whole, half)
+    ]
+    expected, ours = (model.state_dict() for model in models)
+    for name, tensor in ours.items():
+        in_block = name.startswith("backbone.blocks.") and tensor.ndim > 1
+        assert tensor.dtype == (torch.bfloat16 if in_block else expected[name].dtype), name
+        assert torch.equal(tensor.float(), expected[name].float()), name
+    for precision in ("float32", "bfloat16"):
+        config = config_of(precision=precision, trained="last_n_blocks", blocks=1)
+        one, other = (prepare(deepcopy(m), config, CPU) for m in models)
+        assert_same(other, one.state_dict())
 
 
 def test_trained__identity_tells_trainings_and_bases_apart(base: Path, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from training_runs import (
     run,
 )
 
-from dinoidd.errors import TrainingError
+from dinoidd.errors import DivergedError, TrainingError
 from dinoidd.models import preset, random_segmenter
 from dinoidd.models.argmax import argmax_classes
 from dinoidd.models.config import resized
@@ -32,7 +32,7 @@ from dinoidd.training.memory import out_of_memory_told
 from dinoidd.training.observe import observe
 from dinoidd.training.prepare import prepare
 from dinoidd.training.records import StepRecord
-from dinoidd.training.step import tensor
+from dinoidd.training.step import ImageLosses, tensor
 from dinoidd.training.trainer import EpochSums
 
 FAST = OptimizerConfig(learning_rate=1e-2, warmup_steps=1)
@@ -74,6 +74,20 @@ def test_fit__cached_equals_uncached_on_tiny(loss: LossConfig) -> None:
     start = random_segmenter(resized(preset("tiny"), classes=CLASSES), seed=1)
     moved = (classifier_weights(cached_run) - start.query_decoder.classifier.weight).abs().max()
     assert moved > 1e-2  # it is not that nothing was learned
+
+
+@pytest.mark.parametrize(("precision", "rounded"), [("float32", False), ("bfloat16", True)])
+@pytest.mark.parametrize("trained", ["head", "classifier"])
+def test_precision__float32_is_no_tf32_on_gpus(
+    trained: str, precision: str, rounded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)  # torch's default
+    config = config_of(trained=trained, precision=precision)
+    if trained == "classifier":  # the extraction of a cache
+        observe(ready_model(config), drawn_batch(1), config, validation=False)
+    else:
+        ImageLosses(ready_model(config), config, CPU)
+    assert torch.backends.cudnn.allow_tf32 == rounded
 
 
 def test_fit__cached_bfloat16_stays_near() -> None:
@@ -201,7 +215,7 @@ def test_fit__loss_is_not_a_number() -> None:
         return output * float("nan") if len(passes) > 5 else output  # 2 steps, 3 validation images
 
     model.pixel_decoder.mask_feature.register_forward_hook(poison)
-    with pytest.raises(TrainingError) as caught:
+    with pytest.raises(DivergedError) as caught:
         run(config, model=model)
     images = np.random.default_rng(2).permutation(8)[:4]
     assert str(caught.value) == (
@@ -215,7 +229,7 @@ def test_fit__gradient_is_not_a_number() -> None:
     config = config_of(trained="head")
     model = ready_model(config)
     model.query_decoder.post_norm.weight.register_hook(lambda gradient: gradient * float("inf"))
-    with pytest.raises(TrainingError, match="the gradient's norm is inf in epoch 1, step 1, on tr"):
+    with pytest.raises(DivergedError, match="the gradient's norm is inf in epoch 1, step 1, on tr"):
         run(config, model=model)
 
 

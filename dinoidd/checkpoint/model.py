@@ -87,10 +87,12 @@ def load_base(
     preset_name: str | None,
     table: ClassTable,
     seed: int = 0,
-    dtype: torch.dtype = torch.float32,
     options: StorageOptions = DEFAULT_OPTIONS,
 ) -> tuple[Segmenter, Base]:
     """What a training begins with: the model for the classes of `table`, and the base's identity.
+
+    In float32, but for the matrices of the backbone's blocks, nearly all of a large model: those of a
+    converted checkpoint stay as they are stored, and with bfloat16 the host holds half as much.
 
     The classifier is kept where the checkpoint has these classes, and drawn anew from `seed` where it has
     others; the no-object row is always the base's.
@@ -100,7 +102,7 @@ def load_base(
     """
     if checkpoint is not None:
         place = normalise(checkpoint)
-        model, info = load_model(place, options, dtype)
+        model, info = _load_widened(place, options)
         if info.table.names != table.names:
             model = with_classes(model, len(table), seed)
         return model, Base(weights=info.weights_sha256, checkpoint=shown(place))
@@ -112,7 +114,20 @@ def load_base(
         seed=seed,
         torch=torch.__version__,
     )
-    return cast(model, dtype), base
+    return model, base
+
+
+def _load_widened(place: str, options: StorageOptions) -> tuple[Segmenter, CheckpointInfo]:
+    if is_trained(
+        remote_header(place, options)
+    ):  # trained matrices are float32, whatever the base is
+        return load_model(place, options, torch.float32)
+    model, info = load_model(place, options)
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        in_block = name.startswith("backbone.blocks.") and tensor.ndim > 1
+        if tensor.is_floating_point() and not in_block:
+            tensor.data = tensor.data.float()
+    return model, info
 
 
 Where = tuple[StorageOptions, torch.dtype | None, str | None]

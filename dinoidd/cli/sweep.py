@@ -1,9 +1,13 @@
 """`dinoidd sweep`: which settings train the classifier best, over one cache."""
 
 import argparse
+from typing import TYPE_CHECKING
 
 from dinoidd.cli import train as train_command
 from dinoidd.errors import ConfigError
+
+if TYPE_CHECKING:
+    from dinoidd.train.sweep import SweepResult
 
 EXAMPLES = """\
 examples:
@@ -37,7 +41,13 @@ def run(args: argparse.Namespace) -> int:
     start_logging()
     grid = parse_grid(args.grid)
     result = sweep(train_command.configuration(args), grid, address=args.address)
-    names = list(grid)
+    print_trials(result, list(grid))
+    print(f"best recipe: {result.recipe}")
+    return 0
+
+
+def print_trials(result: "SweepResult", names: list[str]) -> None:
+    """A table of the trials: the settings that were swept, and what each came to."""
     rows = [[str(trial.settings[name]) for name in names] for trial in result.trials]
     widths = [max(map(len, column)) for column in zip(names, *rows, strict=True)]
     heads = [name.ljust(width) for name, width in zip(names, widths, strict=True)]
@@ -45,9 +55,7 @@ def run(args: argparse.Namespace) -> int:
     for trial, row in zip(result.trials, rows, strict=True):
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
         figures = f"{trial.miou:6.2%}  {trial.epoch:5}  {trial.val_loss:8.4f}  {trial.seconds:7.1f}"
-        print("  ".join([*cells, figures]))
-    print(f"best recipe: {result.recipe}")
-    return 0
+        print("  ".join([*cells, figures if trial.error is None else f"diverged: {trial.error}"]))
 
 
 def parse_grid(texts: list[str]) -> dict[str, list[str]]:

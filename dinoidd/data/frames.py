@@ -39,9 +39,8 @@ class Frame:
     image: str | None = None
     label: str | None = None
     polygons: str | None = None
-    stamp: int = field(
-        default=0, compare=False
-    )  # of its files' sizes and ETags: other files, another one
+    # Of its files' sizes and ETags, or times where there are none: other files, another one.
+    stamp: int = field(default=0, compare=False)
 
     @property
     def split(self) -> str:
@@ -63,7 +62,7 @@ class Frames:
             self.doubles.append(file.uri)
             return
         setattr(frame, kind, file.uri)
-        frame.stamp ^= crc32(f"{kind} {file.size} {file.etag}".encode())
+        frame.stamp ^= crc32(f"{kind} {file.size} {file.etag or file.modified}".encode())
 
 
 Role = tuple[str, str] | None  # what a file is of its frame, and the frame's key

@@ -15,6 +15,7 @@ from dinoidd.inference.compilation import compile_parts
 from dinoidd.inference.memory import keep_freed_memory
 from dinoidd.models import Segmenter
 from dinoidd.models.argmax import resized_argmax
+from dinoidd.models.exact import exact_float32
 from dinoidd.models.fusion import fuse
 from dinoidd.models.linear import PatchOutput
 from dinoidd.models.pixels import PixelNorm
@@ -88,6 +89,7 @@ class Predictor:
             compile_parts(self.model)
         self._compiled_batch = compiled_batch
         self.dtype = model.backbone.cls_token.dtype
+        exact_float32(self.dtype)
         self._normalise = PixelNorm(model.config, self.device)
 
     def predict(self, images: Images, sizes: Sequence[Size]) -> list[Prediction]:

@@ -8,11 +8,12 @@ from dinoidd.classes import ClassTable
 from dinoidd.errors import OutputError
 from dinoidd.segment.run_record import differences
 from dinoidd.storage import Store
-from dinoidd.train.plan import Plan
+from dinoidd.train.plan import Plan, told_of_files
 from dinoidd.train.rows import KINDS, Rows
 
 NAME = "cache.json"
 SUCCESS = "_SUCCESS"
+FORMAT = 1  # to be raised with any change of points, costs or resizing: of what stands in the files
 HEAD = "head.safetensors"  # the base's classifier, which the training begins with
 
 
@@ -26,6 +27,7 @@ class CacheRecord:
     rows: dict[str, Rows]  # by kind
     bytes: int = 0  # of its files; 0 until it is finished
     skipped: dict[str, dict[str, str]] = field(default_factory=dict)  # reasons by kind and key
+    format: int = 1  # FORMAT of the version that began it; the first did not write it down
 
     @property
     def table(self) -> ClassTable:
@@ -78,13 +80,19 @@ def write_cache_record(folder: Store, record: CacheRecord) -> None:
 
 
 def check_same_cache(record: CacheRecord, identity: dict[str, Any], folder: Store) -> None:
-    """Refuse a cache of something else.
+    """Refuse a cache of something else, or of a version that computed it otherwise.
 
     Raises:
         OutputError: names each thing that differs.
     """
+    if record.format != FORMAT:
+        raise OutputError(
+            f"the cache {folder.uri} has format {record.format}, and this version computes format "
+            f"{FORMAT}: remove it, or name another folder with cache"
+        )
     if different := differences(record.identity, identity):
         raise OutputError(
-            f"the cache {folder.uri} is of something else: {'; '.join(different)}. Train as it was "
-            "made, name another folder with cache, or remove it"
+            f"the cache {folder.uri} is of something else: {'; '.join(different)}. "
+            f"{told_of_files(different)}Train as it was made, name another folder with cache, or "
+            "remove it"
         )

@@ -21,7 +21,7 @@ from dinoidd.interruption import terminated_as_interrupted
 from dinoidd.log import logger
 from dinoidd.segment import cluster
 from dinoidd.segment.pipeline import sentence_in
-from dinoidd.train.allocator import ALLOCATOR
+from dinoidd.train.allocator import allocator_environment
 from dinoidd.train.cache import CacheRecord, read_cache_record
 from dinoidd.train.extraction import extract, finished_cache
 from dinoidd.train.kept import kept
@@ -164,9 +164,15 @@ def _trainer(plan: Plan, placement: Placement, job: Job) -> TorchTrainer:
             storage_path=path,
             storage_filesystem=filesystem,
             failure_config=ray.train.FailureConfig(max_failures=plan.config.max_failures),
-            worker_runtime_env={"env_vars": ALLOCATOR} if placement.use_gpu else None,
+            worker_runtime_env=_environment(placement),
         ),
     )
+
+
+def _environment(placement: Placement) -> dict[str, Any] | None:
+    """Ray initialises CUDA before a worker runs anything of ours, so that it cannot be set there."""
+    added = allocator_environment() if placement.use_gpu else {}
+    return {"env_vars": added} if added else None
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from dinoidd.segment.summary import size_text
 from dinoidd.segment.tally import Tally
 from dinoidd.storage import Store
 from dinoidd.train.cache import (
+    FORMAT,
     HEAD,
     SUCCESS,
     CacheRecord,
@@ -105,6 +106,7 @@ def _begin(plan: Plan, placement: Placement) -> CacheRecord:
         classes=plan.table.stored(),
         precision=config.precision,
         rows=rows,
+        format=FORMAT,
     )
     write_cache_record(plan.cache, record)
     return record

@@ -187,5 +187,15 @@ def _listed(samples: list[Sample]) -> str:
     return f"{len(samples):,} {_digest([asdict(sample) for sample in samples])}"
 
 
+def told_of_files(different: list[str]) -> str:
+    """What it means that images differ, as a sentence to add; empty where none do."""
+    if not any(" images was " in told for told in different):
+        return ""
+    return (
+        "Images or labels were added, removed or written anew; a copy counts as new unless it keeps "
+        "its files' times, as cp -a and rsync -a do. "
+    )
+
+
 def _digest(value: object) -> str:
     return hashlib.sha256(repr(value).encode()).hexdigest()[:12]

@@ -7,7 +7,7 @@ from typing import Any
 from dinoidd.errors import OutputError
 from dinoidd.segment.run_record import differences, now, versions
 from dinoidd.storage import Store
-from dinoidd.train.plan import Plan
+from dinoidd.train.plan import Plan, told_of_files
 from dinoidd.training.config import TrainConfig
 from dinoidd.training.parameters import norms_learn
 from dinoidd.training.recipes import to_plain
@@ -93,7 +93,7 @@ def check_same_run(run: TrainingRun, plan: Plan) -> None:
         return
     place = plan.output
     raise OutputError(
-        f"{place.uri} belongs to another training: {'; '.join(different)}. Use the same settings to go "
-        f"on with it, or another output; checkpoint={place.uri_of('best.safetensors')} begins where "
-        "this one came to"
+        f"{place.uri} belongs to another training: {'; '.join(different)}. "
+        f"{told_of_files(different)}Use the same settings to go on with it, or another output; "
+        f"checkpoint={place.uri_of('best.safetensors')} begins where this one came to"
     )

@@ -10,47 +10,31 @@ from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from typing import Any
 
-import torch
 from ray import tune
 
-from dinoidd.errors import ConfigError, DinoiddError, OutputError
+from dinoidd.errors import ConfigError, DinoiddError, DivergedError, OutputError
 from dinoidd.interruption import terminated_as_interrupted
 from dinoidd.log import logger
+from dinoidd.segment.cluster import ACCELERATOR
 from dinoidd.segment.pipeline import sentence_in
 from dinoidd.segment.run_record import differences
 from dinoidd.train.cache import CacheRecord, cache_identity
-from dinoidd.train.cached_feed import CachedFeed
 from dinoidd.train.driver import connect, settled
 from dinoidd.train.extraction import extract
-from dinoidd.train.head_file import read_head
 from dinoidd.train.placement import Placement, place
 from dinoidd.train.plan import Plan, checked, find
-from dinoidd.train.relay import Nobody
 from dinoidd.train.run import FREE, run_identity, with_its_weights
+from dinoidd.train.trial import Trial, run_trial
 from dinoidd.training.class_weights import weighted
 from dinoidd.training.config import TrainConfig
-from dinoidd.training.fit import fit
 from dinoidd.training.recipes import from_plain, to_plain
-from dinoidd.training.records import EpochRecord
-from dinoidd.training.settings import flattened, nested, parse_settings
-from dinoidd.training.world import Alone
+from dinoidd.training.settings import flattened, is_several, nested, parse_settings
 
 RECORD, RECIPE = "sweep.json", "best_recipe.json"
 NAME = "sweep_identity.json"
 _FOLDER = "trials"  # of Ray Tune
 _FIXED = FREE | {"trained", "cached", "seed", "precision", "views_per_image"}
 _GPU_SHARE = 0.25  # of a trial: it is one small matrix, and the masks of validation
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trial:
-    """What one combination of settings came to."""
-
-    settings: dict[str, Any]
-    miou: float
-    epoch: int  # of that mIoU
-    val_loss: float  # of that epoch
-    seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,9 +55,10 @@ def sweep(
         address: as for `train`.
 
     Raises:
-        DinoiddError: a setting cannot be swept, or a run cannot start; everything done is kept.
+        DinoiddError: a setting cannot be swept, a run cannot start, or all trials diverged; everything
+            done is kept.
     """
-    config = replace(config, workers=1, micro_batch=None)
+    config = replace(config, workers=1)
     variants = make_variants(config, grid)
     found = find(config)
     if found.model.head == "linear":
@@ -88,14 +73,27 @@ def sweep(
         caches = {p.cache.uri: extract(p, placement) for p in plans}
         ends = _run(plan, [(p, caches[p.cache.uri]) for p in plans], placement)
     trials = [Trial(settings=s, **end) for s, end in zip(variants, ends, strict=True)]
-    best = max(range(len(trials)), key=lambda i: trials[i].miou)
+    _write_ranking(plan, variants, trials)
+    best = min(range(len(trials)), key=lambda i: trials[i].rank)
+    if (reason := trials[best].error) is not None:
+        raise DivergedError(f"all {len(trials):,} trials diverged; of the first one {reason}")
     recipe = {k: v for k, v in to_plain(plans[best].config).items() if k != "output"}
     recipe["cache"] = plans[best].cache.uri
     plan.output.write_bytes(RECIPE, json.dumps(recipe, indent=1).encode())
-    ranked = sorted(trials, key=lambda trial: -trial.miou)
-    content = {"variants": variants, "trials": [asdict(trial) for trial in ranked]}
-    plan.output.write_bytes(RECORD, json.dumps(content, indent=1).encode())
-    return SweepResult(trials=ranked, recipe=plan.output.uri_of(RECIPE))
+    return SweepResult(trials=_ranked(trials), recipe=plan.output.uri_of(RECIPE))
+
+
+def _ranked(trials: list[Trial]) -> list[Trial]:
+    return sorted(trials, key=lambda trial: trial.rank)
+
+
+def _write_ranking(plan: Plan, variants: list[dict[str, Any]], trials: list[Trial]) -> None:
+    """`sweep.json`; what is not a number is null there."""
+    rows = [
+        {n: None if v != v else v for n, v in asdict(trial).items()} for trial in _ranked(trials)
+    ]
+    content = json.dumps({"variants": variants, "trials": rows}, indent=1, allow_nan=False)
+    plan.output.write_bytes(RECORD, content.encode())
 
 
 def make_variants(config: TrainConfig, grid: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
@@ -106,8 +104,7 @@ def make_variants(config: TrainConfig, grid: Mapping[str, Sequence[str]]) -> lis
         )
     if not grid or not all(grid.values()):
         raise ConfigError("a sweep needs values: --grid optimizer.learning_rate=1e-4,3e-4")
-    if fixed := sorted(_FIXED & grid.keys()):
-        raise ConfigError(f"{', '.join(fixed)} cannot be swept: it is the same for all trials")
+    _check_names(grid)
     variants = []
     for values in itertools.product(*grid.values()):
         texts = [f"{name}={value}" for name, value in zip(grid, values, strict=True)]
@@ -117,6 +114,17 @@ def make_variants(config: TrainConfig, grid: Mapping[str, Sequence[str]]) -> lis
         _with_settings(config, settings)  # all mistakes before anything runs
         variants.append(settings)
     return variants
+
+
+def _check_names(grid: Mapping[str, Sequence[str]]) -> None:
+    """Raises ConfigError for settings whose values no trial can have of its own."""
+    if fixed := sorted(_FIXED & grid.keys()):
+        raise ConfigError(f"{', '.join(fixed)} cannot be swept: it is the same for all trials")
+    if several := [name for name in grid if is_several(name)]:
+        raise ConfigError(
+            f"{', '.join(several)} cannot be swept: its value is several numbers, and a comma divides "
+            "the values of a grid"
+        )
 
 
 def _with_settings(config: TrainConfig, settings: dict[str, Any]) -> TrainConfig:
@@ -167,14 +175,23 @@ def _digest(identity: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
 
 
+def _resources(placement: Placement) -> dict[str, float]:
+    """Of a trial. Those of one GPU share it, and a mixed cluster gives them the asked-for kind."""
+    resources = {"cpu": 1.0}
+    if placement.use_gpu:
+        resources["gpu"] = _GPU_SHARE
+    if placement.accelerator_type is not None:
+        resources[ACCELERATOR + placement.accelerator_type] = 0.001
+    return resources
+
+
 def _run(
     plan: Plan, plans: list[tuple[Plan, CacheRecord]], placement: Placement
 ) -> list[dict[str, Any]]:
     """What each trial came to. As many at a time as the cluster holds; Ray Tune keeps those done."""
     logger.info(f"{len(plans):,} trials of {plan.config.epochs} epochs")
-    device = {"cpu": 1.0, "gpu": _GPU_SHARE} if placement.use_gpu else {"cpu": 1.0}
     work = partial(run_trial, plans=plans, device=placement.device)
-    trainable = tune.with_resources(work, device)
+    trainable = tune.with_resources(work, _resources(placement))
     filesystem, path = plan.output.arrow_path()
     place = f"{path}/{_FOLDER}"
     if tune.Tuner.can_restore(place, storage_filesystem=filesystem):
@@ -198,48 +215,7 @@ def _run(
     if results.errors:
         error = results.errors[0]
         raise DinoiddError(sentence_in(error) or f"a trial failed: {error}") from error
-    by_trial = {result.config["trial"]: result.metrics for result in results}
+    older = {"error": None}  # what versions before trials could diverge did not tell
+    by_trial = {result.config["trial"]: older | result.metrics for result in results}
     names = [f.name for f in fields(Trial) if f.name != "settings"]
     return [{name: by_trial[i][name] for name in names} for i in range(len(plans))]
-
-
-def run_trial(
-    params: dict[str, Any], *, plans: list[tuple[Plan, CacheRecord]], device: str
-) -> None:
-    """One combination, in a process of Ray Tune."""
-    plan, record = plans[params["trial"]]
-    on = torch.device(device)
-    torch.set_num_threads(1)
-    head, _ = read_head(plan)
-    world, best = Alone(), BestRecord()
-    fit(
-        head.to(on),
-        plan.config,
-        CachedFeed(plan.cache, record, plan.config, world),
-        world,
-        best,
-        device=on,
-        save=lambda state, is_best: None,
-    )
-    assert best.record is not None
-    tune.report(
-        {
-            "miou": best.record.miou,
-            "epoch": best.record.epoch,
-            "val_loss": best.record.val_loss,
-            "seconds": best.seconds,
-        }
-    )
-
-
-class BestRecord(Nobody):
-    """A Recorder that keeps the best epoch."""
-
-    def __init__(self) -> None:
-        self.record: EpochRecord | None = None
-        self.seconds = 0.0
-
-    def epoch(self, record: EpochRecord) -> None:
-        self.seconds += record.seconds
-        if self.record is None or record.best_epoch == record.epoch:
-            self.record = record

@@ -1,4 +1,5 @@
-"""The network's arithmetic: bfloat16 under autocast, or float32. The losses are always float32."""
+"""The network's arithmetic: bfloat16 under autocast, or float32 proper (no TF32). The losses are always
+float32."""
 
 from contextlib import AbstractContextManager
 

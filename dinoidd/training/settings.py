@@ -41,6 +41,12 @@ def _types_of(cls: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield prefix + field.name, kind
 
 
+def is_several(name: str) -> bool:
+    """Whether that setting's value is several numbers."""
+    kind, _ = _without_none(setting_names().get(name))
+    return get_origin(kind) is tuple
+
+
 def parse_settings(texts: Sequence[str]) -> tuple[dict[str, Plain], list[str]]:
     """`key=value` texts as values of their setting's type, and what is wrong with them."""
     values: dict[str, Plain] = {}

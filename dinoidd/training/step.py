@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dinoidd.models import Segmenter
+from dinoidd.models.exact import exact_float32
 from dinoidd.models.pixels import PixelNorm
 from dinoidd.training.batch import ImageBatch
 from dinoidd.training.config import TrainConfig
@@ -82,6 +83,7 @@ class NetworkPass:
         self._model, self._device = model, device
         self._every_layer = config.deep_supervision
         self._dtype = network_dtype(config, device)
+        exact_float32(self._dtype)
         self._normalise = PixelNorm(model.config, device)
 
     def __call__(self, images_BSS3: np.ndarray) -> list[Any]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from dinoidd.errors import TrainingError
+from dinoidd.errors import DivergedError
 from dinoidd.training.batch import ImageBatch
 from dinoidd.training.config import TrainConfig
 from dinoidd.training.memory import out_of_memory_told
@@ -164,7 +164,7 @@ class Trainer:
         if math.isfinite(value):
             return
         settings = self._config.optimizer
-        raise TrainingError(
+        raise DivergedError(
             f"the {what} is {value} in epoch {epoch}, step {self.step_number + 1}, on "
             f"{', '.join(keys)}: lower optimizer.learning_rate (now {settings.learning_rate:g}), "
             f"raise optimizer.warmup_steps (now {settings.warmup_steps}), or set precision=float32"
