@@ -11,10 +11,10 @@ import resource, torch
 from dinoidd.inference.memory import keep_freed_memory
 {call}
 for _ in range(2):
-    torch.zeros(64 << 20, dtype=torch.uint8)
+    torch.ones(64 << 20, dtype=torch.uint8)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(4):
-    torch.zeros(64 << 20, dtype=torch.uint8)
+    torch.ones(64 << 20, dtype=torch.uint8)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 

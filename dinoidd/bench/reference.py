@@ -1,9 +1,9 @@
 """The reference implementation's arrangement of the same arithmetic, to measure ours against.
 
 Mask2Former's published code (arXiv 2112.01527), as DINOv3's segmenter runs it: attention with
-materialised masks and weights, deformable attention by one `grid_sample` a level into a stack, masks of
-every decoder layer at full resolution, the pixel decoder in float32, one image at a time, and logits
-at the original size in float32 on the CPU.
+materialised masks and weights, maps whose channels come first, deformable attention by one `grid_sample`
+a level into a stack, masks of every decoder layer at full resolution, the pixel decoder in float32, one
+image at a time, and logits at the original size in float32 on the CPU.
 """
 
 import torch
@@ -106,6 +106,12 @@ def arrange_as_reference(model: nn.Module) -> None:
     """Make the modules compute as the reference does, with the weights they have."""
     for module in model.modules():
         module.__class__ = _ARRANGED.get(type(module), type(module))
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            module.register_forward_pre_hook(_channels_first)
+
+
+def _channels_first(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+    return (inputs[0].contiguous(),)
 
 
 def reference_classes(output: QueryOutput, square: Size, size: Size) -> Tensor:
