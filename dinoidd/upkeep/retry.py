@@ -167,7 +167,7 @@ def _prepare(request: RetryRequest, record: RunRecord, output: Store, folder: St
     if not found:
         return False
     logger.info(f"looking up the images of {found:,} error rows")
-    ids = _write_manifest(request, output, folder)
+    ids = _write_manifest(request, record, output, folder)
     buffer = pa.BufferOutputStream()
     pq.write_table(pa.table({"image_id": pa.array(ids, pa.int64())}), buffer, compression="zstd")
     folder.write_bytes(_IDS, buffer.getvalue().to_pybytes())
@@ -186,13 +186,15 @@ def _counted(record: RunRecord, request: RetryRequest) -> int:
     return sum(errors[kind] for kind in request.kinds or errors)
 
 
-def _write_manifest(request: RetryRequest, output: Store, folder: Store) -> np.ndarray:
+def _write_manifest(
+    request: RetryRequest, record: RunRecord, output: Store, folder: Store
+) -> np.ndarray:
     """The manifest of the retry; the image ids of its rows are returned."""
     ids: list[int] = []
 
     def images() -> Iterator[ObjectInfo]:
         rows = error_rows(RunReader(output.uri, output.options), request.kinds)
-        for image_id, info in looked_up(rows, output.options):
+        for image_id, info in looked_up(rows, output, record.identity["manifest sha256"]):
             ids.append(image_id)
             yield info
 
