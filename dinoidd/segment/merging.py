@@ -59,8 +59,9 @@ class Merging:
 
     def settle(self) -> None:
         """Wait until no task is running, whatever became of them: two would be in each other's way."""
-        if self._running:
-            ray.wait(self._running, num_returns=len(self._running))
+        while self._running:
+            _, self._running = ray.wait(self._running)
+            self._finished += 1
 
 
 def _raise_failure(reference: ray.ObjectRef) -> None:
