@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 from segment_runs import TABLE, check_mask, rows_of
 
-from dinoidd.errors import StorageError
+from dinoidd.errors import OutputError, StorageError
 from dinoidd.output.schema import ROWS_PER_GROUP, images_schema
 from dinoidd.segment.chunk_file import read_footer
 from dinoidd.segment.layout import Layout
-from dinoidd.segment.merging import finished_files
+from dinoidd.segment.merging import finished_files, remove_foreign
 from dinoidd.segment.output_file import merge_file
 from dinoidd.segment.stages import _SEGMENTED, WriteRows
 from dinoidd.segment.tally import Tally
@@ -126,6 +126,26 @@ def test_merge_file__replaces_a_file_of_another_run(folders: Folders) -> None:
     tally = folders.merge(1)
     assert finished_files(LAYOUT, folders.images, "run-1") == {1: tally}
     assert finished_files(LAYOUT, folders.images, "run-0") == {}
+
+
+def test_remove_foreign__files_of_other_runs_alone(folders: Folders) -> None:
+    for file in range(LAYOUT.files):
+        folders.write_chunks_of(file)
+        folders.merge(file)
+    late = Folders(folders.root, Layout(rows=23, rows_per_chunk=3, rows_per_file=6))
+    late.write_chunks_of(1)
+    late.merge(1, images_schema(TABLE, run_id="run-0", fingerprint="e" * 64))
+    own = [LAYOUT.file_name(file) for file in range(LAYOUT.files)]
+    assert folders.images.names() == sorted([*own, late.layout.file_name(1)])
+    remove_foreign(LAYOUT, folders.images, "run-1")
+    assert folders.images.names() == own
+    late.write_chunks_of(1)
+    late.merge(1)  # of the same run: nobody does that
+    for name in (late.layout.file_name(1), "z.parquet"):
+        folders.images.write_bytes("z.parquet", b"")
+        with pytest.raises(OutputError, match=f"{name} is none of the run's files"):
+            remove_foreign(LAYOUT, folders.images, "run-1")
+        folders.images.remove(name)
 
 
 def test_merge_file__killed_while_it_removed_chunks(folders: Folders) -> None:

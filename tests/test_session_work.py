@@ -3,19 +3,21 @@
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from dinoidd.errors import OutageError
+from dinoidd.errors import OutageError, OutputError
 from dinoidd.log import logger
 from dinoidd.segment import merging as merging_module
 from dinoidd.segment.flow import InStage
-from dinoidd.segment.layout import Layout
+from dinoidd.segment.layout import IMAGES, Layout
 from dinoidd.segment.merging import Merging
 from dinoidd.segment.session import Session
 from dinoidd.segment.tally import Tally
+from dinoidd.storage import Store
 
 LAYOUT = Layout(rows=4, rows_per_chunk=2, rows_per_file=4)
 DOWN = OutageError("unreachable", "the store does not answer")
@@ -56,6 +58,26 @@ class Merges:
         return InStage(running=int(self.slow > 0), waiting=0, finished=0)
 
 
+def nothing(*_: object, **__: object) -> None:
+    pass
+
+
+UNUSED: Any = SimpleNamespace(check=nothing, over=nothing)
+
+
+def session(layout: Layout, output: Any = UNUSED) -> Session:
+    record: Any = SimpleNamespace(layout=layout, run_id="run-1")
+    return Session(
+        config=UNUSED,
+        output=output,
+        record=record,
+        placement=UNUSED,
+        source=UNUSED,
+        image_size=0,
+        lock=UNUSED,
+    )
+
+
 def work(merges: Merges, pause: float = 0.0) -> None:
     def chunks() -> Iterator[tuple[int, Tally]]:
         try:
@@ -65,22 +87,10 @@ def work(merges: Merges, pause: float = 0.0) -> None:
         finally:
             merges.events.append("pipeline ended")
 
-    nothing: Callable[..., None] = lambda *_, **__: None  # noqa: E731
     metrics = SimpleNamespace(resume=nothing, tick=nothing)
     worked: Any = SimpleNamespace(metrics=metrics, add=nothing, moved=0)
-    unused: Any = SimpleNamespace(check=nothing, over=nothing)
-    record: Any = SimpleNamespace(layout=LAYOUT)
-    session = Session(
-        config=unused,
-        output=unused,
-        record=record,
-        placement=unused,
-        source=unused,
-        image_size=0,
-        lock=unused,
-    )
     told: Any = merges
-    session._work(chunks(), 0, told, worked, unused)  # type: ignore[arg-type]
+    session(LAYOUT)._work(chunks(), 0, told, worked, UNUSED)  # type: ignore[arg-type]
 
 
 def test_work__lets_the_pipeline_go_before_it_waits() -> None:
@@ -106,6 +116,17 @@ def test_work__says_that_nothing_comes_although_no_stage_has_work(
     assert said()[0].endswith(
         "and no stage is known to have work: Ray hands none on; the cluster has 2 CPU"
     )
+
+
+def test_finish__refuses_files_that_would_double_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Session, "_check_alone", nothing)
+    output = Store.open(str(tmp_path))
+    output.child(IMAGES).write_bytes("more.parquet", b"PAR1")
+    with pytest.raises(OutputError, match=r"images/more\.parquet is none of the run's files"):
+        session(LAYOUT, output)._finish(UNUSED)
+    assert [p.name for p in tmp_path.iterdir()] == [IMAGES], "it is not marked as finished"
 
 
 def test_settle__counts_what_ends(monkeypatch: pytest.MonkeyPatch) -> None:

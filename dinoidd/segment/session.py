@@ -15,7 +15,7 @@ from dinoidd.segment import cluster
 from dinoidd.segment.cluster import Placement
 from dinoidd.segment.flow import Flow, InStage
 from dinoidd.segment.lock import Lock
-from dinoidd.segment.merging import Merging, finished_chunks, finished_files
+from dinoidd.segment.merging import Merging, finished_chunks, finished_files, remove_foreign
 from dinoidd.segment.metrics import RunMetrics
 from dinoidd.segment.outage import Outage, check_output
 from dinoidd.segment.pace import Pace
@@ -191,7 +191,9 @@ class Session:
         """Check the files that are there, write the record, clean up, and mark the run as finished."""
         record = self.record
         self._check_alone()
-        files = finished_files(record.layout, self.output.child(IMAGES), record.run_id)
+        images = self.output.child(IMAGES)
+        remove_foreign(record.layout, images, record.run_id)
+        files = finished_files(record.layout, images, record.run_id)
         tally = total(files.values())
         if tally.images != record.layout.rows:
             raise OutputError(
