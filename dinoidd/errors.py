@@ -41,7 +41,7 @@ class StorageError(DinoiddError):
     """One object or bucket could not be read or written; `kind` is a short fixed word.
 
     Kinds: `missing`, `forbidden`, `too_large`, `changed`, `unreadable`, `full` (the disk, when
-    something is written), and OutageError's.
+    something is written), `damaged` (a file of a run), and OutageError's.
     """
 
     def __init__(self, kind: str, message: str) -> None:
