@@ -1,7 +1,7 @@
 """Errors that a user can act on.
 
 Every message says what is wrong, shows the actual value, and tells what to do. The command line prints
-the message alone and exits with 2; a traceback means a bug in dinoidd.
+the message alone and exits with 2; a traceback, with which it exits with 70, means a bug in dinoidd.
 """
 
 

@@ -161,7 +161,7 @@ def test_retry__of_one_kind(place: Place, mended: None) -> None:
 
 def test_retry__changed_limits_are_told(place: Place, mended: None) -> None:
     ran = retry(place, "--max-pixels", 10)
-    assert ran.status == 0, ran.err
+    assert ran.status == 1, ran.err
     assert "0 are ok now, 7 failed again (not_an_image 1, too_large 6)" in ran.out
     assert proof(place.out).ok == IMAGES - len(ERRORS)
     (entry,) = place.record()["retries"]
@@ -226,6 +226,7 @@ def test_retry__nothing_to_do(place: Place, mended: None) -> None:
     retry(place)
     ran = retry(place, "--kind", "not_an_image")
     assert "1 error rows tried again: 0 are ok now, 1 failed again (not_an_image 1)" in ran.out
+    assert ran.status == 1
     assert retry(place, "--kind", "missing").status == 2
 
 
