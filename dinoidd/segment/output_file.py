@@ -31,7 +31,7 @@ def merge_file(
     name = layout.file_name(file)
     chunks = [layout.chunk_name(c) for c in layout.chunks_of(file)]
     if not is_there(images, name, schema):
-        with _temporary_folder() as folder:
+        with temporary_folder() as folder:
             local = folder / name
             try:
                 _concatenate(chunks, staging, local, schema, layout.file_range(file))
@@ -51,8 +51,8 @@ def is_there(images: Store, name: str, schema: pa.Schema) -> bool:
 
 
 @contextmanager
-def _temporary_folder() -> Iterator[Path]:
-    """A folder on this node's own disk. Raises StorageError where that is full."""
+def temporary_folder() -> Iterator[Path]:
+    """A folder on this node's own disk, without those of killed tasks. StorageError: that is full."""
     _remove_left_folders()
     try:
         with tempfile.TemporaryDirectory(prefix=f"{_TEMPORARY}{os.getpid()}-") as folder:
