@@ -26,13 +26,8 @@ from dinoidd.output.schema import images_schema
 from dinoidd.segment import cluster
 from dinoidd.segment.job import segment, source_of
 from dinoidd.segment.lock import Lock, exclusive
-from dinoidd.segment.preparation import IMAGES, run_identity
-from dinoidd.segment.run_record import (
-    RunRecord,
-    differences,
-    now,
-    write_record,
-)
+from dinoidd.segment.preparation import IMAGES, remove_half_written, run_identity
+from dinoidd.segment.run_record import RunRecord, differences, now, write_record
 from dinoidd.segment.summary import outcome
 from dinoidd.storage import DEFAULT_OPTIONS, ObjectInfo, StorageOptions, Store
 from dinoidd.upkeep.error_rows import error_rows, looked_up
@@ -95,6 +90,7 @@ def retry(request: RetryRequest) -> Retried:
     source = source_of(config, request.storage)
     _check_model(record, config, source, output)
     with terminated_as_interrupted(), exclusive(output, "retry") as lock:
+        remove_half_written(output)
         refuse_unfinished(output)
         record, folder = known_run(output), output.child(RETRY)
         if not _prepare(request, record, output, folder):
