@@ -1,7 +1,7 @@
 """Errors that a user can act on.
 
 Every message says what is wrong, shows the actual value, and tells what to do. The command line prints
-the message alone and exits with 2; a traceback means a bug in dinoidd.
+the message alone and exits with 2; a traceback, with which it exits with 70, means a bug in dinoidd.
 """
 
 
@@ -45,7 +45,7 @@ class StorageError(DinoiddError):
     """One object or bucket could not be read or written; `kind` is a short fixed word.
 
     Kinds: `missing`, `forbidden`, `too_large`, `changed`, `unreadable`, `full` (the disk, when
-    something is written), and OutageError's.
+    something is written), `damaged` (a file of a run), and OutageError's.
     """
 
     def __init__(self, kind: str, message: str) -> None:

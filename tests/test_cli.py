@@ -199,10 +199,19 @@ def test_main__interrupted(
     assert capsys.readouterr().err == "dinoidd model: interrupted\n"
 
 
-def test_main__bug_is_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_main__bug_is_a_traceback_and_exit_70(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not 1, which says that a run ended with too many error rows."""
     stand_in(monkeypatch, ZeroDivisionError("a bug"))
-    with pytest.raises(ZeroDivisionError, match="a bug"):
-        main(["model"])
+    assert main(["model"]) == 70
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "Traceback (most recent call last):"
+    assert lines[-2:] == [
+        "ZeroDivisionError: a bug",
+        "dinoidd model: ended by an unexpected ZeroDivisionError, told above: a bug, or the end of "
+        "something beneath it, like a Ray cluster that is gone",
+    ]
 
 
 def test_module__runs_and_ends_quietly_on_a_closed_pipe() -> None:

@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 from segment_runs import TABLE, check_mask, rows_of
 
-from dinoidd.errors import StorageError
+from dinoidd.errors import OutputError, StorageError
 from dinoidd.output.schema import ROWS_PER_GROUP, images_schema
 from dinoidd.segment.chunk_file import read_footer
 from dinoidd.segment.layout import Layout
-from dinoidd.segment.merging import finished_files
+from dinoidd.segment.merging import finished_chunks, finished_files, remove_foreign
 from dinoidd.segment.output_file import merge_file
 from dinoidd.segment.stages import _SEGMENTED, WriteRows
 from dinoidd.segment.tally import Tally
@@ -128,6 +128,26 @@ def test_merge_file__replaces_a_file_of_another_run(folders: Folders) -> None:
     assert finished_files(LAYOUT, folders.images, "run-0") == {}
 
 
+def test_remove_foreign__files_of_other_runs_alone(folders: Folders) -> None:
+    for file in range(LAYOUT.files):
+        folders.write_chunks_of(file)
+        folders.merge(file)
+    late = Folders(folders.root, Layout(rows=23, rows_per_chunk=3, rows_per_file=6))
+    late.write_chunks_of(1)
+    late.merge(1, images_schema(TABLE, run_id="run-0", fingerprint="e" * 64))
+    own = [LAYOUT.file_name(file) for file in range(LAYOUT.files)]
+    assert folders.images.names() == sorted([*own, late.layout.file_name(1)])
+    remove_foreign(LAYOUT, folders.images, "run-1")
+    assert folders.images.names() == own
+    late.write_chunks_of(1)
+    late.merge(1)  # of the same run: nobody does that
+    for name in (late.layout.file_name(1), "z.parquet"):
+        folders.images.write_bytes("z.parquet", b"")
+        with pytest.raises(OutputError, match=f"{name} is none of the run's files"):
+            remove_foreign(LAYOUT, folders.images, "run-1")
+        folders.images.remove(name)
+
+
 def test_merge_file__killed_while_it_removed_chunks(folders: Folders) -> None:
     folders.write_chunks_of(1)
     first = folders.merge(1)
@@ -172,6 +192,49 @@ def test_merge_file__a_task_of_a_killed_driver_does_the_same(
     assert next(others, None) is None
     assert folders.images.names() == [LAYOUT.file_name(0)]
     assert folders.staging.names() == []
+
+
+def plain_parquet() -> bytes:
+    """A whole file, which no run wrote."""
+    buffer = pa.BufferOutputStream()
+    pq.write_table(pa.table({"image_id": [0, 1, 2]}), buffer)
+    return bytes(buffer.getvalue().to_pybytes())
+
+
+DAMAGE = {
+    "empty": lambda data: b"",
+    "cut": lambda data: data[:-200],
+    "footer": lambda data: data[:-20] + b"\xff" * 12 + data[-8:],
+    "pages": lambda data: data[:4] + b"\xff" * (len(data) // 2) + data[4 + len(data) // 2 :],
+    "foreign": lambda data: plain_parquet(),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_merge_file__a_damaged_chunk_is_done_again(folders: Folders, damage: str) -> None:
+    folders.write_chunks_of(0)
+    name = LAYOUT.chunk_name(1)
+    folders.staging.write_bytes(name, DAMAGE[damage](folders.staging.read_bytes(name)))
+    with pytest.raises(StorageError, match=f"{name} is damaged, or no file that a run") as caught:
+        folders.merge(0)
+    assert str(caught.value).endswith(
+        "): it is removed; run the same command again, which does its images anew"
+    )
+    assert finished_chunks(LAYOUT, folders.staging) == {0, 2}
+    folders.write(1)
+    assert folders.merge(0).images == 9
+
+
+@pytest.mark.parametrize("damage", [kind for kind in DAMAGE if kind != "pages"])
+def test_finished_files__a_damaged_one_is_named(folders: Folders, damage: str) -> None:
+    folders.write_chunks_of(0)
+    folders.merge(0)
+    name = LAYOUT.file_name(0)
+    folders.images.write_bytes(name, DAMAGE[damage](folders.images.read_bytes(name)))
+    told = rf"{name} is damaged, or no file .*: remove it, and run the same command again$"
+    with pytest.raises(StorageError, match=told) as caught:
+        finished_files(LAYOUT, folders.images, "run-1")
+    assert caught.value.kind == "damaged"
 
 
 def test_merge_file__a_chunk_with_other_rows(local: Folders) -> None:

@@ -23,7 +23,8 @@ from dinoidd.data.manifest import index_images
 from dinoidd.errors import OutputError
 from dinoidd.log import logger
 from dinoidd.output.reader import RunReader
-from dinoidd.segment import heartbeat, job, lock
+from dinoidd.segment import file_system, heartbeat, job, lock
+from dinoidd.segment.file_system import is_of_one_machine, kind_of
 from dinoidd.segment.heartbeat import FOLDER, Heartbeat
 from dinoidd.segment.holder import Holder
 from dinoidd.segment.lock import NAME, exclusive
@@ -186,6 +187,85 @@ def test_file_lock__a_file_system_without_locks(
     with exclusive(output, "segment") as held:
         assert isinstance(held, Heartbeat)
         assert len(sessions(output)) == 1
+
+
+@pytest.fixture
+def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """A folder that other machines mount too, whose file locks they do not see."""
+    monkeypatch.setattr(lock, "is_of_one_machine", lambda folder: False)
+    return Store.open(str(tmp_path / "out"))
+
+
+def test_shared_folder__a_live_session_of_another_machine_keeps_its_files(shared: Store) -> None:
+    other = leave(shared)
+    held_there = json.dumps(other.to_dict()).encode()
+    shared.write_bytes(NAME, held_there)  # and no lock that this kernel knows
+    name = f"{other.id}.json"
+    file = shared.child(FOLDER).read_bytes(name).replace(b": 3", b": 4")
+    beats = threading.Timer(0.5, shared.child(FOLDER).write_bytes, (name, file))
+    beats.start()
+    told = "on elsewhere, process 7, since 20"
+    with pytest.raises(OutputError, match=told), exclusive(shared, "segment"):
+        pytest.fail("both hold it")
+    beats.join()
+    assert shared.read_bytes(NAME) == held_there
+    assert sessions(shared) == [name]
+
+
+def test_shared_folder__both_are_held_and_go(shared: Store) -> None:
+    leave(shared)  # it does not beat any more
+    with exclusive(shared, "segment") as held:
+        held.check()
+        (mine,) = sessions(shared)
+        assert mine == f"{json.loads(shared.read_bytes(NAME))['id']}.json"
+        shared.child(FOLDER).remove(mine)
+        with pytest.raises(OutputError, match="was taken over"):
+            held.check()
+    assert [entry.uri for entry in shared.walk()] == []
+
+
+def test_shared_folder__a_file_lock_of_this_machine_is_respected(shared: Store) -> None:
+    with held_elsewhere(shared):  # a local folder to that process
+        with pytest.raises(OutputError, match="another session"), exclusive(shared, "segment"):
+            pytest.fail("both hold it")
+        assert sessions(shared) == []
+        assert shared.exists(NAME)
+
+
+MOUNTS = r"""
+22 27 0:21 / /proc rw,relatime - proc proc rw
+27 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
+30 27 0:40 / /data rw shared:5 master:2 - nfs4 server:/export rw,local_lock=flock
+31 30 0:41 / /data/scratch rw - xfs /dev/vdb rw
+32 27 0:42 / /my\040bucket rw - fuse.s3fs s3fs rw
+33 27 0:43 / /my\040bucket/disk rw - ext4 /dev/vdc rw
+34 33 0:44 / /my\040bucket/disk rw - lustre mgs:/fs rw
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/work/out", "ext4"),
+        ("/data", "nfs4"),
+        ("/data/runs/1", "nfs4"),
+        ("/database", "ext4"),
+        ("/data/scratch/1", "xfs"),
+        ("/my bucket/out", "fuse.s3fs"),
+        ("/my bucket/disk/out", "lustre"),
+    ],
+)
+def test_kind_of__the_deepest_mount(path: str, kind: str) -> None:
+    assert kind_of(Path(path), MOUNTS.strip()) == kind
+
+
+def test_is_of_one_machine__of_this_system(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    mounts = tmp_path / "mountinfo"
+    monkeypatch.setattr(file_system, "_MOUNTS", mounts)
+    assert is_of_one_machine(tmp_path / "out"), "outside Linux nobody says"
+    for kind, alone in (("ext4", True), ("nfs4", False), ("fuse.gcsfuse", False)):
+        mounts.write_text(f"27 1 254:0 / / rw,relatime shared:1 - {kind} /dev/vda rw\n")
+        assert is_of_one_machine(tmp_path / "out") == alone
 
 
 def test_heartbeat__a_stale_one_is_replaced(bucket: Store) -> None:

@@ -89,6 +89,41 @@ def test_standstill__begins_anew_when_the_stage_has_moved(
         assert "store of the output" in (standstill.look(stuck) or "")
 
 
+def test_standstill__of_the_whole_run_without_a_stuck_stage(
+    clock: Clock, standstill: Standstill
+) -> None:
+    idle = stages(read=(0, 0, 4), model=(0, 0, 4), write=(0, 0, 4))
+    told = []
+    for clock.now in range(0, 500, 10):
+        assert Standstill(str, clock).look(idle, 8) is None
+        if sentence := standstill.look(idle, 8):
+            told.append((clock.now, sentence))
+    ending = "Ray hands none on; the cluster has 2 CPU, free are nothing"
+    assert told == [
+        (120, f"nothing has been finished for 2m00s, and no stage is known to have work: {ending}"),
+        (240, f"nothing has been finished for 4m00s, and no stage is known to have work: {ending}"),
+        (480, f"nothing has been finished for 8m00s, and no stage is known to have work: {ending}"),
+    ]
+    assert standstill.look(idle, None) is None, "none is left to come"
+    clock.now += 2 * PATIENCE_S
+    assert standstill.look(idle, 9) is None, "one has come"
+
+
+def test_standstill__of_the_whole_run_while_a_stage_has_just_begun(
+    clock: Clock, standstill: Standstill
+) -> None:
+    idle, begun = stages(read=(0, 0, 4), model=(0, 0, 4)), stages(read=(2, 1, 4), model=(0, 0, 4))
+    assert standstill.look(idle, 8) is None
+    clock.now = PATIENCE_S - 1
+    assert standstill.look(idle, 8) is None
+    clock.now = PATIENCE_S
+    told = standstill.look(begun, 8) or ""
+    assert "and pieces of work are 2 in `read` and 1 before it; the cluster" in told
+    for clock.now in range(0, 1000, 50):  # something moves all the time, and none has come yet
+        moving = stages(read=(1, 0, int(clock.now)), model=(0, 0, 4))
+        assert standstill.look(moving, 8) is None
+
+
 def test_watch__looks_until_the_end_and_survives_a_failure(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -59,6 +59,10 @@ class Place:
     def record(self) -> dict[str, Any]:
         return json.loads((self.out / "run.json").read_text())
 
+    def leave_half_a_file(self) -> None:
+        """As a task does that is killed while it writes."""
+        (self.out / "images" / f".{'0' * 32}.tmp").write_bytes(b"half")
+
     def parts(self) -> list[str]:
         return sorted(p.name for p in (self.out / "images").iterdir())
 
@@ -161,7 +165,7 @@ def test_retry__of_one_kind(place: Place, mended: None) -> None:
 
 def test_retry__changed_limits_are_told(place: Place, mended: None) -> None:
     ran = retry(place, "--max-pixels", 10)
-    assert ran.status == 0, ran.err
+    assert ran.status == 1, ran.err
     assert "0 are ok now, 7 failed again (not_an_image 1, too_large 6)" in ran.out
     assert proof(place.out).ok == IMAGES - len(ERRORS)
     (entry,) = place.record()["retries"]
@@ -201,8 +205,10 @@ def test_retry__stopped_while_files_are_replaced(
     for refused in (command("compact", place.out), retry(place, "--kind", "missing")):
         assert refused.status == 2
         assert "is in the middle of" in refused.err
+    place.leave_half_a_file()
     ran = retry(place)
     assert ran.status == 0, ran.err
+    assert place.parts() == names(PER_FILE)
     assert "going on with the retry" in ran.err
     assert proof(place.out).ok == IMAGES - 1
     assert not (place.out / RETRY).exists()
@@ -226,6 +232,7 @@ def test_retry__nothing_to_do(place: Place, mended: None) -> None:
     retry(place)
     ran = retry(place, "--kind", "not_an_image")
     assert "1 error rows tried again: 0 are ok now, 1 failed again (not_an_image 1)" in ran.out
+    assert ran.status == 1
     assert retry(place, "--kind", "missing").status == 2
 
 
@@ -289,6 +296,7 @@ def test_compact__stopped_in_the_middle(
             command("compact", place.out, "--file-size", size)
     assert not (place.out / "_SUCCESS").exists()
     check_half_compacted(place)
+    place.leave_half_a_file()
     ran = command("compact", place.out)  # goes on with the size that it began with
     assert ran.status == 0, ran.err
     assert "finishing the compaction that was begun" in ran.err

@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import sys
+import traceback
 from collections.abc import Sequence
 
 from dinoidd import __version__
@@ -34,11 +35,16 @@ COMMANDS = {
     "bench": "measure speed: the pipeline against a plain loop",
 }
 USER_ERROR = 2
+BUG = 70  # EX_SOFTWARE; Python's own 1 is what commands say of results
 PIPE_CLOSED = 141  # what a shell shows for a tool that SIGPIPE ended; never 0 for a failure
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; its exit status is returned (2: the user's error, told in one sentence)."""
+    """Run one command; its exit status is returned.
+
+    2 is the user's error, told in one sentence; 70 an error that nobody foresaw, with its traceback; 1
+    what the command says of its results.
+    """
     parser = build_parser(sys.argv[1:] if argv is None else argv)
     args, unknown = parser.parse_known_args(argv)
     if unknown:  # told with the usage of the command, not of all of dinoidd
@@ -54,6 +60,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()  # `dinoidd query ... | head` needs no traceback
         return PIPE_CLOSED
+    except Exception as error:
+        traceback.print_exc()
+        print(
+            f"dinoidd {args.command}: ended by an unexpected {type(error).__name__}, told above: a bug, "
+            "or the end of something beneath it, like a Ray cluster that is gone",
+            file=sys.stderr,
+        )
+        return BUG
 
 
 def build_parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:

@@ -21,10 +21,13 @@ _OPTIONS = {
     "threads": "downloads at a time in one task",
     "rows_per_chunk": "images a unit of work (up to 64)",
 }
+NOTHING_MENDED = 1
 _SECONDS = ("image_timeout", "outage_patience")
 EXAMPLES = """\
 Rows that fail again stay error rows, with the new reason. Changed limits are told in run.json
 (`retries`). The same command goes on where a retry was stopped.
+
+exit status: 0; 1 where all of them failed again; 2 for an error
 
 examples:
   dinoidd retry OUTPUT
@@ -87,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
     again = ", ".join(f"{kind} {count:,}" for kind, count in sorted(done.errors.items()))
     failed = f"{done.tried - done.mended:,} failed again{f' ({again})' if again else ''}"
     print(f"{done.tried:,} error rows tried again: {done.mended:,} are ok now, {failed}")
-    return 0
+    return 0 if done.mended else NOTHING_MENDED
 
 
 def _kinds(text: str | None) -> tuple[str, ...]:

@@ -1,8 +1,11 @@
 """Finished rows, as a Parquet file of the output contract with its tally in the file's metadata."""
 
+import io
 import json
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -10,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dinoidd.classes import ClassTable
+from dinoidd.errors import StorageError
 from dinoidd.output.mask import count_pixels, encode_mask
 from dinoidd.output.schema import METADATA_RUN_ID, ROWS_PER_GROUP, class_table_of
 from dinoidd.segment.tally import Tally
@@ -115,10 +119,50 @@ def _leaf_columns(schema: pa.Schema) -> list[str]:
 
 
 def read_footer(folder: Store, name: str) -> tuple[str, Tally]:
-    """A file's run id and tally; `bytes_written` is the file's size."""
-    with folder.open_read(name) as file:
+    """A file's run id and tally; `bytes_written` is the file's size.
+
+    Raises:
+        StorageError: `damaged`: it is no whole Parquet file, or none that a run wrote.
+    """
+    advice = "remove it, and run the same command again"
+    with folder.open_read(name) as file, _whole(folder.uri_of(name), advice):
         metadata = pq.read_metadata(file).metadata
-        size = file.seek(0, os.SEEK_END)
+        tally = _tally_in(metadata, file.seek(0, os.SEEK_END))
+        return metadata[METADATA_RUN_ID].decode(), tally
+
+
+def read_chunk(folder: Store, name: str, schema: pa.Schema) -> tuple[pa.Table, Tally]:
+    """A file's rows and tally, all in memory.
+
+    Raises:
+        StorageError: `damaged`: see `read_footer`. The file is removed, so that its name does not
+            count as done any more.
+    """
+    data = folder.read_bytes(name)
+    advice = "it is removed; run the same command again, which does its images anew"
+    try:
+        with _whole(folder.uri_of(name), advice):
+            table = pq.read_table(io.BytesIO(data), schema=schema)
+            return table, _tally_in(pq.read_metadata(io.BytesIO(data)).metadata, len(data))
+    except StorageError:
+        folder.remove(name)
+        raise
+
+
+def _tally_in(metadata: dict[bytes, bytes], size: int) -> Tally:
     tally = Tally.from_dict(json.loads(metadata[_METADATA_TALLY]))
     tally.bytes_written = size
-    return metadata[METADATA_RUN_ID].decode(), tally
+    return tally
+
+
+@contextmanager
+def _whole(uri: str, advice: str) -> Iterator[None]:
+    """Turn what reading a file raises that is damaged or not ours into a StorageError."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, OSError) and (error.errno is not None or error.__cause__ is not None):
+            raise  # of the store: Arrow's own have neither
+        reason = " ".join(str(error).split()) or type(error).__name__
+        what = f"{uri} is damaged, or no file that a run wrote ({reason})"
+        raise StorageError("damaged", f"{what}: {advice}") from error

@@ -6,7 +6,6 @@ from typing import Any
 
 from dinoidd.config import SegmentConfig
 from dinoidd.data.manifest import FOLDER, ManifestInfo, read_manifest_info
-from dinoidd.errors import StorageError
 from dinoidd.inference.dtype import pick_dtype
 from dinoidd.inference.source import ModelDescription, ModelSource
 from dinoidd.interruption import terminated_as_interrupted
@@ -15,12 +14,11 @@ from dinoidd.segment import cluster
 from dinoidd.segment.lock import Lock, exclusive
 from dinoidd.segment.preflight import check_room
 from dinoidd.segment.preparation import (
-    IMAGES,
-    STAGING,
     check_ownership,
     clear,
     make_record,
     prepare_manifest,
+    remove_half_written,
     run_identity,
 )
 from dinoidd.segment.run_record import (
@@ -79,7 +77,7 @@ def segment(
         threads=threads,
     )
     with terminated_as_interrupted(), exclusive(output, "segment") as lock:
-        _clean(output)
+        remove_half_written(output)
         return request.work(output, source, model, lock)
 
 
@@ -138,15 +136,6 @@ class _Request:
                 lock=lock,
             )
             return RunResult(summary=session.run())
-
-
-def _clean(output: Store) -> None:
-    """Remove what killed sessions left half written; nobody else writes here now."""
-    try:
-        for folder in (FOLDER, IMAGES, STAGING):
-            output.child(folder).remove_unfinished()
-    except StorageError as error:  # leave to write is all that a run needs
-        logger.warning(f"what killed sessions left half written stays: {error}")
 
 
 def _finished(

@@ -1,7 +1,8 @@
 """One session of work on an output at a time; who comes second is told who is there.
 
 In a local folder the lock is the kernel's, on `OUTPUT/_session`: it ends with its process, however
-that ends. Where there is none, in object storage, a heartbeat stands for it.
+that ends. Where there is none, in object storage, a heartbeat stands for it; where it may be known to
+one machine alone, in a folder that several mount, both are held.
 """
 
 import errno
@@ -16,6 +17,7 @@ from typing import Protocol
 
 from dinoidd.errors import OutputError
 from dinoidd.log import logger
+from dinoidd.segment.file_system import is_of_one_machine
 from dinoidd.segment.heartbeat import Heartbeat, Held
 from dinoidd.segment.holder import Holder
 from dinoidd.storage import Store
@@ -60,7 +62,8 @@ def _acquired(output: Store, me: Holder) -> Lock:
     try:
         if scheme_of(output.uri) == "file":
             try:
-                return _take(FileLock(output, me))
+                alone = is_of_one_machine(Path(output.uri))
+                return _take(FileLock(output, me) if alone else SharedFolderLock(output, me))
             except OSError as error:
                 if error.errno not in _NO_LOCKS:
                     raise OutputError(f"{output.uri} cannot be locked: {error}") from error
@@ -135,3 +138,29 @@ class FileLock:
         if self._is_there():
             self._path.unlink()
         os.close(self._file)
+
+
+class SharedFolderLock:
+    """A FileLock with a heartbeat around it: in a mounted bucket, in Lustre or NFS by some options,
+    each machine has file locks of its own."""
+
+    def __init__(self, output: Store, me: Holder) -> None:
+        self._file, self._heartbeat = FileLock(output, me), Heartbeat(output, me)
+
+    def acquire(self) -> None:
+        """The file comes last, so that one of another machine is not touched. Raises as both do."""
+        self._heartbeat.acquire()
+        try:
+            self._file.acquire()
+        except BaseException:
+            self._heartbeat.release()
+            raise
+
+    def check(self, *, now: bool = True) -> None:
+        """Raises OutputError where another session has taken over."""
+        self._file.check(now=now)
+        self._heartbeat.check(now=now)
+
+    def release(self) -> None:
+        self._file.release()
+        self._heartbeat.release()

@@ -6,6 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow as pa
 import ray
 
+from dinoidd.errors import OutputError
+from dinoidd.log import logger
 from dinoidd.output.schema import range_of
 from dinoidd.segment.chunk_file import read_footer
 from dinoidd.segment.flow import InStage
@@ -59,8 +61,9 @@ class Merging:
 
     def settle(self) -> None:
         """Wait until no task is running, whatever became of them: two would be in each other's way."""
-        if self._running:
-            ray.wait(self._running, num_returns=len(self._running))
+        while self._running:
+            _, self._running = ray.wait(self._running)
+            self._finished += 1
 
 
 def _raise_failure(reference: ray.ObjectRef) -> None:
@@ -80,6 +83,28 @@ def finished_files(layout: Layout, images: Store, run_id: str) -> dict[int, Tall
     with ThreadPoolExecutor(_READERS) as pool:
         footers = pool.map(lambda file: read_footer(images, layout.file_name(file)), files)
         return {f: tally for f, (of, tally) in zip(files, footers, strict=True) if of == run_id}
+
+
+def remove_foreign(layout: Layout, images: Store, run_id: str) -> None:
+    """Remove output files of other runs, which a reader of the folder would take for this one's.
+
+    A task of a killed driver may write one late, when `--restart` has begun a run of other ranges.
+
+    Raises:
+        OutputError: names a file that no other run wrote.
+    """
+    own = {layout.file_name(file) for file in range(layout.files)}
+    for name in images.names():
+        if name in own:
+            continue
+        uri = images.uri_of(name)
+        if range_of(name, "part") is None or read_footer(images, name)[0] == run_id:
+            raise OutputError(
+                f"{uri} is none of the run's files, and readers would take it for one: move it away, "
+                "and run the same command again"
+            )
+        logger.warning(f"{uri} is of another run, which ended late: removing it")
+        images.remove(name)
 
 
 def finished_chunks(layout: Layout, staging: Store) -> set[int]:

@@ -1,7 +1,6 @@
 """Chunks of one range into the file that readers see."""
 
 import errno
-import io
 import os
 import platform
 import shutil
@@ -12,11 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from dinoidd.errors import StorageError
 from dinoidd.output.schema import METADATA_RUN_ID
-from dinoidd.segment.chunk_file import RowWriter, read_footer
+from dinoidd.segment.chunk_file import RowWriter, read_chunk, read_footer
 from dinoidd.segment.layout import Layout
 from dinoidd.storage import Store
 
@@ -33,7 +31,7 @@ def merge_file(
     name = layout.file_name(file)
     chunks = [layout.chunk_name(c) for c in layout.chunks_of(file)]
     if not is_there(images, name, schema):
-        with _temporary_folder() as folder:
+        with temporary_folder() as folder:
             local = folder / name
             try:
                 _concatenate(chunks, staging, local, schema, layout.file_range(file))
@@ -53,8 +51,8 @@ def is_there(images: Store, name: str, schema: pa.Schema) -> bool:
 
 
 @contextmanager
-def _temporary_folder() -> Iterator[Path]:
-    """A folder on this node's own disk. Raises StorageError where that is full."""
+def temporary_folder() -> Iterator[Path]:
+    """A folder on this node's own disk, without those of killed tasks. StorageError: that is full."""
     _remove_left_folders()
     try:
         with tempfile.TemporaryDirectory(prefix=f"{_TEMPORARY}{os.getpid()}-") as folder:
@@ -92,13 +90,13 @@ def _concatenate(
     next_row, stop = rows
     with RowWriter(str(local), schema) as writer:
         for chunk in chunks:
-            table = pq.read_table(io.BytesIO(staging.read_bytes(chunk)), schema=schema)
+            table, tally = read_chunk(staging, chunk, schema)
             ids = table.column("image_id").to_numpy()
             if not np.array_equal(ids, np.arange(next_row, next_row + len(ids))):
                 raise AssertionError(
                     f"{staging.uri_of(chunk)} has rows {ids[:3]}..., not {next_row}"
                 )
-            writer.write(table, read_footer(staging, chunk)[1])
+            writer.write(table, tally)
             next_row += len(ids)
         if next_row != stop:
             raise AssertionError(f"{local.name} would end at row {next_row}, not {stop}")

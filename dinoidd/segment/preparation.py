@@ -9,7 +9,7 @@ from dinoidd.config import SegmentConfig
 from dinoidd.data.index import Origin, index_origin
 from dinoidd.data.manifest import FOLDER, ManifestInfo, read_manifest_info
 from dinoidd.data.selection import Selection
-from dinoidd.errors import InputError, OutputError
+from dinoidd.errors import InputError, OutputError, StorageError
 from dinoidd.inference.source import ModelDescription
 from dinoidd.inference.windows import Framing
 from dinoidd.log import logger
@@ -91,6 +91,15 @@ def clear(config: SegmentConfig, output: Store, options: StorageOptions) -> None
         output.child(folder).remove_all()
     output.remove(COMPACTION)
     output.remove(NAME)
+
+
+def remove_half_written(output: Store) -> None:
+    """Remove what killed sessions left half written; nobody else writes here now."""
+    try:
+        for folder in (FOLDER, IMAGES, STAGING):
+            output.child(folder).remove_unfinished()
+    except StorageError as error:  # leave to write is all that a run needs
+        logger.warning(f"what killed sessions left half written stays: {error}")
 
 
 def refuse_half_compacted(output: Store) -> None:

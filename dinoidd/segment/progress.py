@@ -27,6 +27,12 @@ class Progress:
         if interactive:
             self._bar = tqdm(total=rows, initial=done, unit=" images", smoothing=0.05)
 
+    @property
+    def unfinished(self) -> int | None:
+        """Images that are done, as long as some are not."""
+        done = self._done + self._tally.images
+        return done if done < self._rows else None
+
     def add(self, tally: Tally) -> None:
         self._tally.add(tally)
         self._pace.add(tally.images)

@@ -1,6 +1,7 @@
 """One session's work on a run: do the chunks that are not done, write the files, and say so."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from dinoidd.segment import cluster
 from dinoidd.segment.cluster import Placement
 from dinoidd.segment.flow import Flow, InStage
 from dinoidd.segment.lock import Lock
-from dinoidd.segment.merging import Merging, finished_chunks, finished_files
+from dinoidd.segment.merging import Merging, finished_chunks, finished_files, remove_foreign
 from dinoidd.segment.metrics import RunMetrics
 from dinoidd.segment.outage import Outage, check_output
 from dinoidd.segment.pace import Pace
@@ -113,7 +114,7 @@ class Session:
 
     def _work(
         self,
-        chunks: Iterator[tuple[int, Tally]],
+        chunks: Generator[tuple[int, Tally], None, None],
         rows_before: int,
         merging: Merging,
         worked: Worked,
@@ -128,37 +129,38 @@ class Session:
             )
         worked.metrics.resume(rows_before)
         progress = Progress(layout.rows, rows_before)
-        try:
-            with self._watched(merging, worked):
-                for chunk, tally in chunks:
-                    progress.add(tally)
-                    worked.add(tally)
-                    outage.over()
-                    self.lock.check(now=False)
-                    merging.chunk_done(chunk)
-                    merging.check()
+        with closing(progress), self._watched(merging, worked, progress):
+            try:
+                with closing(chunks):  # whatever a merge raises, nothing holds a GPU meanwhile
+                    for chunk, tally in chunks:
+                        progress.add(tally)
+                        worked.add(tally)
+                        outage.over()
+                        self.lock.check(now=False)
+                        merging.chunk_done(chunk)
+                        merging.check()
                 worked.moved += sum(stage.bytes for stage in Flow.last.values())
                 merging.check(wait=True)
-        except OutageError:
-            merging.settle()
-            raise
-        finally:
-            progress.close()
+            except OutageError:
+                merging.settle()
+                raise
 
-    def _watched(self, merging: Merging, worked: Worked) -> Watch:
+    def _watched(self, merging: Merging, worked: Worked, progress: Progress) -> Watch:
         """Tells the metrics where the pieces are, and people where nothing moves."""
         standstill = Standstill(cluster.room)
 
         def tell(stages: dict[str, InStage]) -> None:
             worked.metrics.tick(stages)
-            if told := standstill.look(stages):
+            if stages and (told := standstill.look(stages, progress.unfinished)):
                 logger.warning(told)
 
         return Watch(lambda: Flow.stages() | {"merge": merging.stage()}, tell)
 
-    def _chunks(self, pending: list[int], write: WriteRows) -> Iterator[tuple[int, Tally]]:
+    def _chunks(
+        self, pending: list[int], write: WriteRows
+    ) -> Generator[tuple[int, Tally], None, None]:
         if not pending:
-            return iter(())
+            return
         config = self.config
         read = ReadImages(
             manifest=self.output.child(FOLDER),
@@ -181,7 +183,7 @@ class Session:
             "device": self.placement.device,
             "threads": self.placement.threads,
         }
-        return run_chunks(
+        yield from run_chunks(
             pending, read=read, segment=segment, write=write, placement=self.placement
         )
 
@@ -189,7 +191,9 @@ class Session:
         """Check the files that are there, write the record, clean up, and mark the run as finished."""
         record = self.record
         self._check_alone()
-        files = finished_files(record.layout, self.output.child(IMAGES), record.run_id)
+        images = self.output.child(IMAGES)
+        remove_foreign(record.layout, images, record.run_id)
+        files = finished_files(record.layout, images, record.run_id)
         tally = total(files.values())
         if tally.images != record.layout.rows:
             raise OutputError(

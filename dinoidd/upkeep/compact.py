@@ -24,7 +24,7 @@ from dinoidd.segment.chunk_file import read_footer
 from dinoidd.segment.layout import Layout
 from dinoidd.segment.lock import Lock, exclusive
 from dinoidd.segment.output_file import is_there
-from dinoidd.segment.preparation import IMAGES
+from dinoidd.segment.preparation import IMAGES, remove_half_written
 from dinoidd.segment.run_record import SUCCESS, RunRecord, now, write_record
 from dinoidd.segment.summary import outcome, size_text
 from dinoidd.storage import DEFAULT_OPTIONS, StorageOptions, Store
@@ -87,6 +87,7 @@ def compact(
     output = Store.open(uri, storage)
     known_run(output)
     with terminated_as_interrupted(), exclusive(output, "compact") as lock:
+        remove_half_written(output)
         record = known_run(output)
         journal = Journal.read(output)
         if journal is not None and journal.run_id == record.run_id:

@@ -7,20 +7,19 @@ from itertools import islice
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dinoidd.data.manifest import FOLDER, read_rows
 from dinoidd.errors import DinoiddError
 from dinoidd.output.reader import RunReader
 from dinoidd.storage import ObjectInfo, StorageOptions, Store, normalise
 
-_COLUMNS = ["image_id", "uri", "status", "error_kind"]
+_COLUMNS = ["image_id", "status", "error_kind"]
 _BATCH_ROWS = 4096
 _ASKING = 16  # questions to the store at a time
 _AHEAD = 1024
 
-ErrorRow = tuple[int, str]  # image_id, uri
 
-
-def error_rows(run: RunReader, kinds: Iterable[str] = ()) -> Iterator[ErrorRow]:
-    """Those of the given kinds, or all, by image_id; one batch of a file is in memory."""
+def error_rows(run: RunReader, kinds: Iterable[str] = ()) -> Iterator[int]:
+    """The image_ids of those of the given kinds, or all, in order; one batch of a file is in memory."""
     wanted = pa.array(kinds, pa.string())
     for part in run.parts:
         with run.open_part(part) as file:
@@ -28,19 +27,31 @@ def error_rows(run: RunReader, kinds: Iterable[str] = ()) -> Iterator[ErrorRow]:
                 chosen = pc.equal(batch["status"].cast(pa.string()), "error")
                 if len(wanted):
                     chosen = pc.and_(chosen, pc.is_in(batch["error_kind"], wanted))
-                rows = batch.filter(chosen)
-                yield from zip(rows["image_id"].to_pylist(), rows["uri"].to_pylist(), strict=True)
+                yield from batch.filter(chosen)["image_id"].to_pylist()
 
 
 def looked_up(
-    rows: Iterable[ErrorRow], options: StorageOptions
+    image_ids: Iterable[int], run: Store, version: str
 ) -> Iterator[tuple[int, ObjectInfo]]:
-    """Their images with size and etag as they are now, in the same order."""
-    rest = iter(rows)
+    """Images of a run with size and etag as they are now, in the same order.
+
+    Their addresses are the manifest's: those in the results are without password and signature.
+
+    Args:
+        image_ids: ascending.
+        version: of the run's manifest, its sha256.
+    """
+    rest = iter(image_ids)
     with ThreadPoolExecutor(_ASKING) as pool:
         while batch := list(islice(rest, _AHEAD)):
-            found = pool.map(lambda row: _fresh(row[1], options), batch)
-            yield from zip((image_id for image_id, _ in batch), found, strict=True)
+            uris = [_address(run, image_id, version) for image_id in batch]
+            found = pool.map(lambda uri: _fresh(uri, run.options), uris)
+            yield from zip(batch, found, strict=True)
+
+
+def _address(run: Store, image_id: int, version: str) -> str:
+    uri: str = read_rows(run.child(FOLDER), image_id, image_id + 1, version)["uri"][0].as_py()
+    return uri
 
 
 def _fresh(uri: str, options: StorageOptions) -> ObjectInfo:

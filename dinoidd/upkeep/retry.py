@@ -26,13 +26,8 @@ from dinoidd.output.schema import images_schema
 from dinoidd.segment import cluster
 from dinoidd.segment.job import segment, source_of
 from dinoidd.segment.lock import Lock, exclusive
-from dinoidd.segment.preparation import IMAGES, run_identity
-from dinoidd.segment.run_record import (
-    RunRecord,
-    differences,
-    now,
-    write_record,
-)
+from dinoidd.segment.preparation import IMAGES, remove_half_written, run_identity
+from dinoidd.segment.run_record import RunRecord, differences, now, write_record
 from dinoidd.segment.summary import outcome
 from dinoidd.storage import DEFAULT_OPTIONS, ObjectInfo, StorageOptions, Store
 from dinoidd.upkeep.error_rows import error_rows, looked_up
@@ -95,6 +90,7 @@ def retry(request: RetryRequest) -> Retried:
     source = source_of(config, request.storage)
     _check_model(record, config, source, output)
     with terminated_as_interrupted(), exclusive(output, "retry") as lock:
+        remove_half_written(output)
         refuse_unfinished(output)
         record, folder = known_run(output), output.child(RETRY)
         if not _prepare(request, record, output, folder):
@@ -167,7 +163,7 @@ def _prepare(request: RetryRequest, record: RunRecord, output: Store, folder: St
     if not found:
         return False
     logger.info(f"looking up the images of {found:,} error rows")
-    ids = _write_manifest(request, output, folder)
+    ids = _write_manifest(request, record, output, folder)
     buffer = pa.BufferOutputStream()
     pq.write_table(pa.table({"image_id": pa.array(ids, pa.int64())}), buffer, compression="zstd")
     folder.write_bytes(_IDS, buffer.getvalue().to_pybytes())
@@ -186,13 +182,15 @@ def _counted(record: RunRecord, request: RetryRequest) -> int:
     return sum(errors[kind] for kind in request.kinds or errors)
 
 
-def _write_manifest(request: RetryRequest, output: Store, folder: Store) -> np.ndarray:
+def _write_manifest(
+    request: RetryRequest, record: RunRecord, output: Store, folder: Store
+) -> np.ndarray:
     """The manifest of the retry; the image ids of its rows are returned."""
     ids: list[int] = []
 
     def images() -> Iterator[ObjectInfo]:
         rows = error_rows(RunReader(output.uri, output.options), request.kinds)
-        for image_id, info in looked_up(rows, output.options):
+        for image_id, info in looked_up(rows, output, record.identity["manifest sha256"]):
             ids.append(image_id)
             yield info
 

@@ -1,8 +1,6 @@
 """One file of `images/` written anew, as a stream: some groups of rows are in memory, never a file."""
 
-import tempfile
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +8,7 @@ import pyarrow.parquet as pq
 
 from dinoidd.output.schema import ROWS_PER_GROUP
 from dinoidd.segment.chunk_file import RowWriter
+from dinoidd.segment.output_file import temporary_folder
 from dinoidd.segment.tally import Tally
 from dinoidd.storage import Store
 from dinoidd.upkeep.recount import recount
@@ -30,10 +29,13 @@ def rewrite(
         tables: its rows in order.
         rows: the range that they have to be, first and one after the last.
         worked: tallies whose seconds and bytes read go on to the new file.
+
+    Raises:
+        StorageError: `full`: the temporary folder's disk.
     """
     next_row, stop = rows
-    with tempfile.TemporaryDirectory(prefix="dinoidd-") as folder:
-        local = Path(folder) / name
+    with temporary_folder() as folder:
+        local = folder / name
         with RowWriter(str(local), schema) as writer:
             for tally in worked:
                 writer.tally.add(Tally(seconds=tally.seconds, bytes_read=tally.bytes_read))
