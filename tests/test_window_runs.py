@@ -19,6 +19,7 @@ from dinoidd.data.manifest import ManifestInfo
 from dinoidd.errors import ConfigError, ImageError, OutputError
 from dinoidd.evaluation.model_predictions import ModelPredictions
 from dinoidd.inference.source import ModelSource
+from dinoidd.segment.packed_classes import unpack_classes
 from dinoidd.segment.preparation import make_record, run_identity
 from dinoidd.segment.run_record import check_same
 from dinoidd.segment.stages import SegmentImages
@@ -124,7 +125,7 @@ def test_stages__classes_are_those_of_the_segmenter(
     rows = SegmentImages(source, 64, 2, "cpu", before, windows=HOW)(read(0)).to_pylist()
     for row, classes in zip(rows, expected, strict=True):
         assert row["error_kind"] is None
-        found = np.frombuffer(row["classes"], np.uint8).reshape(row["height"], row["width"])
+        found = unpack_classes(row["classes"], (row["height"], row["width"]))
         assert_alike(found, classes)
 
 
