@@ -30,6 +30,7 @@ from dinoidd.segment.metering import Metering, NoMetering
 from dinoidd.segment.packed_classes import pack_classes
 from dinoidd.segment.tally import Tally
 from dinoidd.segment.tries import Attempt, Counting, Tries, attempt, loading
+from dinoidd.segment.web_outage import check_web
 from dinoidd.storage import STEADY, ObjectInfo, ObjectReader, StorageOptions, Store, public
 
 _READ = pa.schema(
@@ -86,13 +87,22 @@ class ReadImages:
 
     def __call__(self, chunk: int) -> pa.Table:
         with attempt(self.tries, "decoded", chunk) as tried:
-            rows = read_rows(
-                self.manifest, *self.layout.chunk_range(chunk), self.manifest_sha256
-            ).to_pylist()
+            rows = self._manifest_rows(*self.layout.chunk_range(chunk))
             with ThreadPoolExecutor(1 if tried.alone else self.threads) as pool:
                 read = list(pool.map(lambda row: self._read(row, tried), rows))
             tried.touch(None)
+            kinds = (result.get("error_kind") for result in read)
+            pairs = zip((row["uri"] for row in rows), kinds, strict=True)
+            check_web(list(pairs), self._elsewhere, self.storage)
             return pa.Table.from_pylist(read, schema=_READ)
+
+    def _elsewhere(self) -> list[str]:
+        """Addresses from the first of the input to the last."""
+        places = {i * (self.layout.rows - 1) // 4 for i in range(5)}
+        return [self._manifest_rows(place, place + 1)[0]["uri"] for place in sorted(places)]
+
+    def _manifest_rows(self, start: int, stop: int) -> list[dict[str, Any]]:
+        return read_rows(self.manifest, start, stop, self.manifest_sha256).to_pylist()
 
     def _read(self, row: dict[str, Any], tried: Attempt) -> dict[str, Any]:
         result: dict[str, Any] = {"image_id": row["image_id"], "uri": public(row["uri"])}
