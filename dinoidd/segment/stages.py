@@ -28,9 +28,9 @@ from dinoidd.segment.chunk_file import write_chunk
 from dinoidd.segment.layout import Layout
 from dinoidd.segment.metering import Metering, NoMetering
 from dinoidd.segment.packed_classes import pack_classes
+from dinoidd.segment.source_check import check_source
 from dinoidd.segment.tally import Tally
 from dinoidd.segment.tries import Attempt, Counting, Tries, attempt, loading
-from dinoidd.segment.web_outage import check_web
 from dinoidd.storage import STEADY, ObjectInfo, ObjectReader, StorageOptions, Store, public
 
 _READ = pa.schema(
@@ -93,7 +93,7 @@ class ReadImages:
             tried.touch(None)
             kinds = (result.get("error_kind") for result in read)
             pairs = zip((row["uri"] for row in rows), kinds, strict=True)
-            check_web(list(pairs), self._elsewhere, self.storage)
+            check_source(list(pairs), self._elsewhere, self.storage)
             return pa.Table.from_pylist(read, schema=_READ)
 
     def _elsewhere(self) -> list[str]:

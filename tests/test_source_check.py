@@ -1,7 +1,9 @@
-"""A web server that is away as a whole ends no image; one address that is dead costs itself alone."""
+"""A web server or a mount that is away as a whole ends no image; one that is lost costs itself alone."""
 
 import http.server
 import os
+import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -14,7 +16,7 @@ from images import write_plain
 from segment_runs import proof, rows_of
 from test_stages import reader
 
-from dinoidd.errors import OutageError
+from dinoidd.errors import ClusterError, OutageError
 from dinoidd.segment import stages
 from dinoidd.storage import Patience
 
@@ -119,6 +121,30 @@ def test_read_images__refusals_are_answers(read: stages.ReadImages, web: Web) ->
     web.refuse = lambda path: 503 if path < "/0004.png" else 403
     assert read(0)["error_kind"].to_pylist() == ["unreachable"] * 4
     assert read(1)["error_kind"].to_pylist() == ["forbidden"] * 4
+
+
+def test_read_images__node_without_the_mount(tmp_path: Path) -> None:
+    folder = write_plain(tmp_path / "in", IMAGES)
+    read = reader(folder, tmp_path / "out", rows_per_chunk=4)
+    (folder / "0001.png").unlink()
+    assert read(0)["error_kind"].to_pylist() == [None, "missing", None, None]
+    folder.rename(tmp_path / "not mounted")
+    with pytest.raises(ClusterError) as caught:
+        read(1)
+    assert str(caught.value) == (
+        f"{folder} is not there on {socket.gethostname()}, nor are the folders of 4 other images: mount "
+        "them on every node, or take this one out. What is done is kept: run the same command again to "
+        "resume"
+    )
+
+
+def test_read_images__folder_that_vanished_alone(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        write_plain(tmp_path / "in" / name, 2)
+    read = reader(tmp_path / "in", tmp_path / "out", rows_per_chunk=2)
+    shutil.rmtree(tmp_path / "in" / "b")
+    kinds = [kind for chunk in range(3) for kind in read(chunk)["error_kind"].to_pylist()]
+    assert kinds == [None, None, "missing", "missing", None, None]
 
 
 @pytest.mark.slow
