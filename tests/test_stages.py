@@ -20,6 +20,7 @@ from dinoidd.checkpoint.file import load_checkpoint, save_checkpoint
 from dinoidd.data.image import decode_image
 from dinoidd.data.manifest import FOLDER, index_images
 from dinoidd.errors import CheckpointError, ClusterError, ImageError, OutputError
+from dinoidd.inference import device_errors
 from dinoidd.inference.predictor import Predictor
 from dinoidd.inference.source import ModelSource
 from dinoidd.output.schema import images_schema
@@ -465,7 +466,7 @@ def test_segment_images__short_of_memory_on_a_lost_device(
         raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`")
 
     monkeypatch.setattr(segmenter._predictor, "predict", lost)
-    monkeypatch.setattr(stages, "works", lambda device: False)
+    monkeypatch.setattr(device_errors, "_works", lambda device: False)
     with pytest.raises(RuntimeError, match="CUBLAS_STATUS_ALLOC_FAILED"):
         segmenter(chunk)
 

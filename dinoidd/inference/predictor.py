@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dinoidd.inference.compilation import compile_parts
-from dinoidd.inference.memory_shortage import is_short_of_memory
+from dinoidd.inference.device_errors import is_short_of_memory
 from dinoidd.models import Segmenter
 from dinoidd.models.argmax import resized_argmax
 from dinoidd.models.fusion import fuse

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dinoidd.config import Windows
-from dinoidd.inference.memory_shortage import is_short_of_memory
+from dinoidd.inference.device_errors import is_short_of_memory
 from dinoidd.inference.predictor import (
     Frames,
     Images,

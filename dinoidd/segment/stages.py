@@ -19,8 +19,8 @@ from dinoidd.config import Windows
 from dinoidd.data.image import decode_image
 from dinoidd.data.manifest import read_rows
 from dinoidd.errors import ClusterError, ImageError, OutageError, StorageError
+from dinoidd.inference.device_errors import is_lost, is_short_of_memory
 from dinoidd.inference.dtype import check_gpu
-from dinoidd.inference.memory_shortage import is_short_of_memory, works
 from dinoidd.inference.predictor import Prediction, Scorer
 from dinoidd.inference.source import ModelSource
 from dinoidd.inference.windows import Framing, packed
@@ -261,21 +261,13 @@ class SegmentImages:
 
     def _failure(self, error: Exception, tried: Attempt) -> dict[str, str]:
         """What an image's row says if it was alone in its batch."""
-        short = is_short_of_memory(error)
-        if (_accuses_device(error) and not short) or (short and not works(self._predictor.device)):
+        if is_lost(self._predictor.device, error):
             tried.abandon(error)
-        if short:
+        if is_short_of_memory(error):
             what = _first_line(error).split(". ")[0]
             return {"error_kind": "out_of_memory", "error": f"alone in its batch: {what}"}
         what = f"alone in its batch, the model raised {_in_short(error)}"
         return {"error_kind": "crashed", "error": what}
-
-
-def _accuses_device(error: Exception) -> bool:
-    """Whether it is of the kind after which nothing works on a device, until the process has ended."""
-    if isinstance(error, torch.AcceleratorError):
-        return True
-    return isinstance(error, RuntimeError) and str(error).startswith(("CUDA error", "cuDNN error"))
 
 
 def _in_short(error: Exception) -> str:

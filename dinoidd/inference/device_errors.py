@@ -1,4 +1,4 @@
-"""Which errors say that memory was short, whoever asked for it."""
+"""What an error says of the device: memory was short, or nothing works there any more."""
 
 import re
 
@@ -16,8 +16,16 @@ def is_short_of_memory(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and _WORDS.search(str(error)) is not None
 
 
-def works(device: torch.device) -> bool:
-    """Whether a device that failed still computes; one that is lost fails at all that it is asked."""
+def is_lost(device: torch.device, error: Exception) -> bool:
+    """Whether nothing works on the device any more, until the process has ended."""
+    if is_short_of_memory(error):  # which a lost device may say too
+        return not _works(device)
+    if isinstance(error, torch.AcceleratorError):
+        return True
+    return isinstance(error, RuntimeError) and str(error).startswith(("CUDA error", "cuDNN error"))
+
+
+def _works(device: torch.device) -> bool:
     try:
         return bool(torch.ones(1, device=device).item())
     except Exception as error:
