@@ -174,6 +174,19 @@ def test_identity__of_runs_that_are_older_than_windows() -> None:
     check_same(begun, identity, Store.open("/out"))
 
 
+def test_make_record__pieces_of_images_at_their_own_size_are_small() -> None:
+    native, described = replace(HOW, short_side=None), ModelSource(preset="tiny").describe()
+    for windows, rows_per_chunk, expected in (
+        (HOW, None, 64),
+        (native, None, 8),
+        (native, 16, 16),
+    ):
+        config = config_of(windows=windows, rows_per_chunk=rows_per_chunk)
+        manifest = replace(MANIFEST, rows=10_000)
+        record = make_record(config, manifest, described, identity_of(config), 1)
+        assert record.layout.rows_per_chunk == expected
+
+
 @pytest.mark.parametrize("windows", [None, HOW])
 def test_retry__takes_the_windows_of_the_run(windows: Windows | None) -> None:
     config = config_of(windows=windows)

@@ -101,7 +101,10 @@ def _begun(output: Store) -> bool:
 
 
 def _check_nodes(config: SegmentConfig, output: Store) -> None:
-    """A path of this machine has to be a path of every node that works."""
+    """A path of this machine has to be a path of every node that works.
+
+    One that joins later finds out when it reads (see `check_source`).
+    """
     others = [n for n in _workers() if n["NodeID"] != ray.get_runtime_context().get_node_id()]
     first = str(read_rows(output.child(FOLDER), 0, 1)["uri"][0])
     given = [p for p in (first, config.checkpoint, config.base) if p is not None]
