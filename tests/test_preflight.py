@@ -154,7 +154,8 @@ def test_check_room__object_store(output: Path, monkeypatch: pytest.MonkeyPatch)
         check(output)
     assert str(caught.value) == (
         "a piece of work is 64 images: 201.3 MB at 1024x1024; but a node of the cluster has an object "
-        "store of 100.0 MB. Lower --rows-per-chunk, or start Ray with a larger --object-store-memory"
+        "store of 100.0 MB. Start Ray with a larger --object-store-memory, or lower --rows-per-chunk (a "
+        "run that was begun keeps its own)"
     )
 
 

@@ -69,8 +69,8 @@ def _check_object_store(layout: Layout, placement: Placement, framing: Framing) 
     if smallest < images:
         raise ClusterError(
             f"a piece of work is {rows} images: {size_text(images)} at {at}; but a node of the cluster "
-            f"has an object store of {size_text(smallest)}. Lower --rows-per-chunk, or start Ray with "
-            "a larger --object-store-memory"
+            f"has an object store of {size_text(smallest)}. Start Ray with a larger "
+            "--object-store-memory, or lower --rows-per-chunk (a run that was begun keeps its own)"
         )
     # Ray Data sends an actor twice as many pieces as it takes; its answers wait to be written.
     wanted = placement.actors * (2 * ACTOR_CALLS * images + (1 + ACTOR_CALLS) * classes)
@@ -78,7 +78,8 @@ def _check_object_store(layout: Layout, placement: Placement, framing: Framing) 
         logger.warning(
             f"{placement.actors} model actors keep about {size_text(wanted)} on its way, and the "
             f"cluster's object stores hold {size_text(sum(stores))}: what does not fit is spilled "
-            "to disk, which is slow. Lower --rows-per-chunk to mend it"
+            "to disk, which is slow. A lower --rows-per-chunk mends it (a run that was begun keeps its "
+            "own)"
         )
 
 
