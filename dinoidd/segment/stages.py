@@ -1,7 +1,7 @@
 """The three stages of a run, from a chunk of the manifest to a file of rows.
 
-Each is a small callable on Arrow tables that runs without Ray. Between stages images and masks travel
-as uint8 bytes, a row each; a row that has an `error_kind` passes through to the end.
+Each is a small callable on Arrow tables that runs without Ray. Between stages images travel as uint8
+bytes and masks packed, a row each; a row that has an `error_kind` passes through to the end.
 """
 
 import threading
@@ -271,6 +271,7 @@ class SegmentImages:
 
 
 def _in_short(error: Exception) -> str:
+    """One line with the kind of the error."""
     return f"{type(error).__name__}: {_first_line(error)}"
 
 
