@@ -46,8 +46,13 @@ def test_predictor__compiled_answers_the_same_and_compiles_once(eagerly) -> None
     assert graphs() == before
 
 
-@pytest.fixture
-def four_fit(monkeypatch) -> tuple[Predictor, list[int]]:
+@pytest.fixture(
+    params=[
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    ]
+)
+def four_fit(monkeypatch, request) -> tuple[Predictor, list[int]]:
     """A predictor for batches of 8 of which 4 fit, and the sizes that it tried."""
     monkeypatch.setattr(predictor, "compile_parts", lambda model: model)
     scorer, seen = Predictor(drawn_model(replace(SMALL, classes=3)), compiled_batch=8), []
@@ -55,7 +60,7 @@ def four_fit(monkeypatch) -> tuple[Predictor, list[int]]:
     def short_of_memory(module, inputs) -> None:
         seen.append(len(inputs[0]))
         if len(inputs[0]) > 4:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise request.param
 
     scorer.model.register_forward_pre_hook(short_of_memory)
     return scorer, seen
@@ -70,7 +75,7 @@ def test_predictor__one_image_is_not_lost_for_what_it_is_filled_up_with(four_fit
 
 def test_predictor__too_many_images_are_told_and_fewer_filled_up_from_then_on(four_fit) -> None:
     scorer, seen = four_fit
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(RuntimeError, match=r"out of memory|ALLOC_FAILED"):
         scorer.predict(pixels(8), [(64, 64)] * 8)
     for _ in range(2):
         assert len(scorer.predict(pixels(3), SIZES)) == 3

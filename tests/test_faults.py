@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from conftest import S3
 
 from dinoidd.bench.faults import KINDS, FaultConfig, FaultReport, format_faults, measure_faults
 from dinoidd.cli import main
@@ -20,6 +21,24 @@ def test_faults__twenty_kills_lose_nothing(tmp_path: Path) -> None:
     assert set(report.kills) == set(KINDS)
     assert report.writing >= 1
     assert report.images == report.runs * 2_000
+    assert report.sessions == report.runs + report.kills["driver"]
+
+
+@pytest.mark.slow
+def test_faults__kills_lose_nothing_in_a_bucket(
+    s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a real S3 server; a driver that is killed is followed by the same command."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3.endpoint_url)
+    config = FaultConfig(kills=6, images=400, nodes=2, seed=1)
+    where = f"s3://{s3.new_bucket()}/runs"
+    report = measure_faults(config, str(tmp_path), where)
+    print(format_faults(report))
+    assert report.problems == []
+    assert (report.lost, report.doubled) == (0, 0)
+    assert report.kills.total() == 6
+    assert {"actor", "task", "driver"} <= set(report.kills)
+    assert report.images == report.runs * 400
     assert report.sessions == report.runs + report.kills["driver"]
 
 

@@ -16,6 +16,7 @@ from dinoidd.segment.chunk_file import read_footer
 from dinoidd.segment.layout import Layout
 from dinoidd.segment.merging import finished_chunks, finished_files, remove_foreign
 from dinoidd.segment.output_file import merge_file
+from dinoidd.segment.packed_classes import pack_classes
 from dinoidd.segment.stages import _SEGMENTED, WriteRows
 from dinoidd.segment.tally import Tally
 from dinoidd.storage import Store
@@ -36,7 +37,7 @@ def _row(i: int, size: int) -> dict[str, object]:
         return row | {"error_kind": "missing", "error": "there is no such file"}
     classes = np.random.default_rng(i).integers(0, len(TABLE), (size, size), dtype=np.uint8)
     sure = {"confidence": 0.5, "entropy": 0.25, "margin": 0.125}
-    return row | sure | {"height": size, "width": size, "classes": classes.tobytes()}
+    return row | sure | {"height": size, "width": size, "classes": pack_classes(classes)}
 
 
 @dataclass(frozen=True)

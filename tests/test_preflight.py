@@ -153,9 +153,9 @@ def test_check_room__object_store(output: Path, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(ClusterError) as caught:
         check(output)
     assert str(caught.value) == (
-        "a piece of work is 64 images: 201.3 MB at 1024x1024, about 132.7 MB of masks; but a node of "
-        "the cluster has an object store of 100.0 MB. Lower --rows-per-chunk, or start Ray with a "
-        "larger --object-store-memory"
+        "a piece of work is 64 images: 201.3 MB at 1024x1024; but a node of the cluster has an object "
+        "store of 100.0 MB. Start Ray with a larger --object-store-memory, or lower --rows-per-chunk (a "
+        "run that was begun keeps its own)"
     )
 
 

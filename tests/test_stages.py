@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from images import BROKEN, GONE, GOOD, MAX_BYTES, MAX_PIXELS, SAMPLES, write_plain, write_samples
+from PIL import Image
 from segment_runs import TABLE, Row, check_mask, save_model
 from small_models import drawn_model
 
@@ -19,12 +20,14 @@ from dinoidd.checkpoint.file import load_checkpoint, save_checkpoint
 from dinoidd.data.image import decode_image
 from dinoidd.data.manifest import FOLDER, index_images
 from dinoidd.errors import CheckpointError, ClusterError, ImageError, OutputError
+from dinoidd.inference import device_errors
 from dinoidd.inference.predictor import Predictor
 from dinoidd.inference.source import ModelSource
 from dinoidd.output.schema import images_schema
 from dinoidd.segment import stages
 from dinoidd.segment.chunk_file import read_footer
 from dinoidd.segment.layout import Layout
+from dinoidd.segment.packed_classes import pack_classes, unpack_classes
 from dinoidd.segment.stages import ReadImages, SegmentImages, WriteRows
 from dinoidd.segment.tally import Tally
 from dinoidd.storage import DEFAULT_OPTIONS, Store
@@ -208,8 +211,9 @@ def test_segment_images__the_batch_size_changes_nothing(
     chunk = reader(write_plain(tmp_path / "in", 9), tmp_path)(0)
     single = SegmentImages(ModelSource(checkpoint=str(model_file)), SIZE, 1, "cpu", 1)
     together, alone = segmenter(chunk), single(chunk)
-    for one, other in zip(together["classes"], alone["classes"], strict=True):
-        a, b = (np.frombuffer(x.as_py(), np.uint8) for x in (one, other))
+    for one, other in zip(together.to_pylist(), alone.to_pylist(), strict=True):
+        size = one["height"], one["width"]
+        a, b = (unpack_classes(row["classes"], size) for row in (one, other))
         assert np.mean(a == b) > 0.995
     assert np.allclose(together["confidence"], alone["confidence"], atol=1e-4)
 
@@ -243,14 +247,46 @@ def test_segment_images__tells_its_waits_and_batches(model_file: Path, tmp_path:
     assert meter.waits[0] < 0.05 <= meter.waits[1] < 1
 
 
-def test_binaries__are_the_arrays_bytes() -> None:
-    arrays = [np.arange(6, dtype=np.uint8).reshape(2, 3), None, np.full((1, 1), 7, np.uint8)]
-    strided = np.arange(20, dtype=np.uint8).reshape(4, 5)[:, ::2]
-    made = stages._binaries([*arrays, strided])
-    made.validate(full=True)
-    assert made.to_pylist() == [bytes(range(6)), None, b"\7", strided.tobytes()]
-    assert made.null_count == 1
-    assert stages._binaries([None]).to_pylist() == [None]
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (300, 500)])
+def test_pack_classes__and_back(size: tuple[int, int]) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
+    for classes in (noise, np.asfortranarray(noise), np.full(size, 7, np.uint8)):
+        assert np.array_equal(unpack_classes(pack_classes(classes), size), classes)
+
+
+def test_segment_images__classes_of_large_images_travel_small(
+    segmenter: SegmentImages, tmp_path: Path
+) -> None:
+    """Raw they were a byte a pixel, and a piece of large images did not fit any memory."""
+    (tmp_path / "in").mkdir()
+    for i in range(4):
+        Image.new("RGB", (3000, 2000), (i, 90, 200)).save(tmp_path / "in" / f"{i}.png")
+    segmented = segmenter(replace(reader(tmp_path / "in", tmp_path), max_pixels=10**7)(0))
+    assert segmented["error_kind"].null_count == 4
+    assert segmented.nbytes < 4 * 3000 * 2000 / 20
+
+
+def test_read_images__large_files_are_decoded_one_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busy, most = 0, 0
+
+    def slow(self: ReadImages, data: bytes) -> dict[str, object]:
+        nonlocal busy, most
+        busy += 1
+        most = max(most, busy)
+        time.sleep(0.02)
+        busy -= 1
+        return {"height": 1, "width": 1}
+
+    read = reader(write_plain(tmp_path / "in", 6), tmp_path)
+    monkeypatch.setattr(ReadImages, "_decode", slow)
+    read(0)
+    assert most > 1
+    most = 0
+    monkeypatch.setattr(stages, "_LARGE_FILE", 10)
+    read(0)
+    assert most == 1
 
 
 def test_stages__a_chunk_of_errors_alone(segmenter: SegmentImages, tmp_path: Path) -> None:
@@ -387,6 +423,51 @@ def test_segment_images__a_lost_device_is_no_image_error(
 
     monkeypatch.setattr(segmenter._predictor, "predict", lost)
     with pytest.raises(RuntimeError, match="illegal memory access"):
+        segmenter(chunk)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+        torch.AcceleratorError("CUDA error: out of memory\nCompile with TORCH_USE_CUDA_DSA"),
+        RuntimeError("Triton Error [CUDA]: out of memory"),
+    ],
+)
+def test_segment_images__memory_that_libraries_lack_halves_the_batch(
+    model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """Some look like a lost device, which would cost the process and end at the same batch again."""
+    chunk = reader(write_plain(tmp_path / "in", 6), tmp_path)(0)
+    segment = SegmentImages(ModelSource(checkpoint=str(model_file)), SIZE, 4, "cpu", 1)
+    predict, batches = segment._predictor.predict, []
+
+    def two_fit(images_BHW3: np.ndarray, sizes: list[tuple[int, int]]) -> object:
+        batches.append(len(images_BHW3))
+        if len(images_BHW3) > 2:
+            raise error
+        return predict(images_BHW3, sizes)
+
+    monkeypatch.setattr(segment._predictor, "predict", two_fit)
+    for _ in range(2):
+        assert segment(chunk)["error_kind"].null_count == 6
+    assert batches == [4, 2, 2, 2, 2, 2, 2]
+
+
+def test_segment_images__short_of_memory_on_a_lost_device(
+    segmenter: SegmentImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or every image after it would become an error row."""
+    chunk = reader(write_plain(tmp_path / "in", 2), tmp_path)(0)
+
+    def lost(*_: object) -> None:
+        raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`")
+
+    monkeypatch.setattr(segmenter._predictor, "predict", lost)
+    monkeypatch.setattr(device_errors, "_works", lambda device: False)
+    with pytest.raises(RuntimeError, match="CUBLAS_STATUS_ALLOC_FAILED"):
         segmenter(chunk)
 
 

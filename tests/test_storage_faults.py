@@ -1,5 +1,6 @@
 """A store on a bad day: throttling, resets, trickles, expired tokens, outages, full disks."""
 
+import asyncio
 import errno
 import re
 import subprocess
@@ -8,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import fsspec.asyn
 import pytest
 from conftest import S3
 from flaky_store import (
@@ -28,7 +30,7 @@ from test_output_file import Folders
 
 from dinoidd.data.manifest import read_rows, write_manifest
 from dinoidd.errors import OutageError, StorageError
-from dinoidd.storage import ObjectReader, Patience, StorageOptions, Store, retry
+from dinoidd.storage import ObjectReader, Patience, StorageOptions, Store, other, retry
 from dinoidd.storage.uri import ObjectInfo
 
 SOME = Patience(attempts=5, seconds=30)
@@ -335,3 +337,47 @@ def test_manifest__of_a_store_that_is_out_is_not_missing(
     with pytest.raises(StorageError, match="there is no such") as caught:
         read_rows(folder, 0, 1, "another version")
     assert caught.value.kind == "missing"
+
+
+class StalledCloud(fsspec.asyn.AsyncFileSystem):
+    """A store that knows its objects and never sends one, as gs:// and az:// may."""
+
+    protocol = "stalled"
+    ended = 0  # requests that were given up
+
+    async def _info(self, path: str, **_: object) -> dict[str, object]:
+        return {"name": path, "size": len(BODY), "type": "file"}
+
+    async def _cat_file(self, path: str, *_: object, **__: object) -> bytes:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            StalledCloud.ended += 1
+            raise
+        return BODY
+
+
+@pytest.mark.parametrize("max_bytes", [None, 100_000])
+def test_read__cloud_that_stalls_ends(max_bytes: int | None) -> None:
+    fsspec.register_implementation("stalled", StalledCloud, clobber=True)
+    StalledCloud.ended = 0
+    reader = ObjectReader(patience=Patience(attempts=2, seconds=1))
+    began = time.monotonic()
+    with pytest.raises(StorageError, match="does not answer") as caught:
+        reader.read("stalled://bucket/x.png", max_bytes)
+    assert time.monotonic() - began < 10
+    assert caught.value.kind == "unreachable"
+    assert StalledCloud.ended == 1
+    with pytest.raises(StorageError, match="more than the limit of 9 bytes"):
+        reader.read("stalled://bucket/x.png", 9)
+
+
+def test_read__cloud_that_tells_nothing_is_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def no_answer(*_: object, **__: object) -> None:
+        await asyncio.sleep(60)
+
+    fsspec.register_implementation("stalled", StalledCloud, clobber=True)
+    monkeypatch.setattr(StalledCloud, "_info", no_answer)
+    monkeypatch.setattr(other, "_INFO_S", 0.1)
+    with pytest.raises(OutageError, match="does not answer"):
+        ObjectReader(patience=Patience(attempts=1, seconds=0.1)).read("stalled://bucket/x.png")

@@ -19,6 +19,7 @@ from dinoidd.data.manifest import ManifestInfo
 from dinoidd.errors import ConfigError, ImageError, OutputError
 from dinoidd.evaluation.model_predictions import ModelPredictions
 from dinoidd.inference.source import ModelSource
+from dinoidd.segment.packed_classes import unpack_classes
 from dinoidd.segment.preparation import make_record, run_identity
 from dinoidd.segment.run_record import check_same
 from dinoidd.segment.stages import SegmentImages
@@ -124,7 +125,7 @@ def test_stages__classes_are_those_of_the_segmenter(
     rows = SegmentImages(source, 64, 2, "cpu", before, windows=HOW)(read(0)).to_pylist()
     for row, classes in zip(rows, expected, strict=True):
         assert row["error_kind"] is None
-        found = np.frombuffer(row["classes"], np.uint8).reshape(row["height"], row["width"])
+        found = unpack_classes(row["classes"], (row["height"], row["width"]))
         assert_alike(found, classes)
 
 
@@ -171,6 +172,19 @@ def test_identity__of_runs_that_are_older_than_windows() -> None:
     older = {name: value for name, value in identity.items() if name != "windows"}
     begun = make_record(config, MANIFEST, described, older, 1)
     check_same(begun, identity, Store.open("/out"))
+
+
+def test_make_record__pieces_of_images_at_their_own_size_are_small() -> None:
+    native, described = replace(HOW, short_side=None), ModelSource(preset="tiny").describe()
+    for windows, rows_per_chunk, expected in (
+        (HOW, None, 64),
+        (native, None, 8),
+        (native, 16, 16),
+    ):
+        config = config_of(windows=windows, rows_per_chunk=rows_per_chunk)
+        manifest = replace(MANIFEST, rows=10_000)
+        record = make_record(config, manifest, described, identity_of(config), 1)
+        assert record.layout.rows_per_chunk == expected
 
 
 @pytest.mark.parametrize("windows", [None, HOW])

@@ -169,8 +169,15 @@ def test_predict__on_a_gpu_as_on_the_cpu() -> None:
         assert vars(ours.certainty) == pytest.approx(vars(theirs.certainty), abs=1e-2)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+)
 def test_predict__memory_that_is_short_halves_the_batch(
-    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     how = windows()
     images = frames_of(how, SIZES)
@@ -180,7 +187,7 @@ def test_predict__memory_that_is_short_halves_the_batch(
     def short_of_memory(images_B3HW: Tensor, *rest: object) -> object:
         batches.append(len(images_B3HW))
         if len(images_B3HW) > 3:
-            raise torch.OutOfMemoryError("CUDA out of memory.")
+            raise error
         return forward(images_B3HW, *rest)
 
     monkeypatch.setattr(predictor.model, "forward", short_of_memory)

@@ -1,5 +1,6 @@
 """Does a run lose or double an image when its processes are killed? Kills many of them, and counts."""
 
+import io
 import random
 import sys
 import time
@@ -17,7 +18,8 @@ from dinoidd.interruption import terminated_as_interrupted
 from dinoidd.log import duration, logger
 from dinoidd.output.reader import RunReader
 from dinoidd.output.verify import verify
-from dinoidd.storage import DEFAULT_OPTIONS
+from dinoidd.storage import DEFAULT_OPTIONS, Store
+from dinoidd.storage.uri import scheme_of
 
 # What is killed, over and over in a drawn order. `writing` is a task that has a half written file open.
 KINDS = ("actor", "task", "writing", "actor", "task", "node", "writing", "driver")
@@ -82,34 +84,42 @@ class FaultReport:
         return asdict(self) | {"images_per_second": rate, "whole": self.whole}
 
 
-def measure_faults(config: FaultConfig, folder: str) -> FaultReport:
+def measure_faults(config: FaultConfig, folder: str, where: str | None = None) -> FaultReport:
     """Run the job over generated images, again and again, until so many kills have been dealt.
+
+    Args:
+        folder: for logs.
+        where: input and outputs lie, like s3://BUCKET/PREFIX, with credentials and endpoint in the
+            environment; None: in `folder`.
 
     Raises:
         ClusterError: the local cluster does not start.
     """
     logger.info(f"seed {config.seed}: {config.kills} kills over {config.images:,} images")
-    source = _write_images(Path(folder) / "in", config.images, config.seed)
+    place = Store.open(where or folder)
+    source = _write_images(place.child("in"), config.images, config.seed)
     report = FaultReport(seed=config.seed)
     drawn = random.Random(config.seed)
     kinds = [kind for _ in range(-(-config.kills // len(KINDS))) for kind in KINDS]
     left = drawn.sample(kinds, len(kinds))[: config.kills]
     with terminated_as_interrupted(report.so_far), FaultCluster(config.nodes) as cluster:
         while left and report.whole:
-            run = _Run(config, cluster, source, Path(folder) / f"out{report.runs}", report, drawn)
+            name = f"out{report.runs}"
+            log = Path(folder) / f"{name}.log"
+            run = _Run(config, cluster, source, place.child(name), log, report, drawn)
             left = run.work(left)
             report.runs += 1
     return report
 
 
-def _write_images(folder: Path, images: int, seed: int) -> Path:
+def _write_images(folder: Store, images: int, seed: int) -> str:
     """Small PNGs that differ; quick to make, read and write."""
-    folder.mkdir()
     values = np.random.default_rng(seed)
     for i in range(images):
-        pixels = values.integers(0, 256, (3, 4, 3), dtype=np.uint8)
-        Image.fromarray(pixels).resize((40, 30)).save(folder / f"{i:06d}.png")
-    return folder
+        png, pixels = io.BytesIO(), values.integers(0, 256, (3, 4, 3), dtype=np.uint8)
+        Image.fromarray(pixels).resize((40, 30)).save(png, "PNG")
+        folder.write_bytes(f"{i:06d}.png", png.getvalue())
+    return folder.uri
 
 
 class _Run:
@@ -119,15 +129,17 @@ class _Run:
         self,
         config: FaultConfig,
         cluster: FaultCluster,
-        source: Path,
-        output: Path,
+        source: str,
+        output: Store,
+        log: Path,
         report: FaultReport,
         drawn: random.Random,
     ) -> None:
         self._config, self._cluster, self._report, self._drawn = config, cluster, report, drawn
         self._source, self._output = source, output
         self._pieces = -(-config.images // ROWS_PER_CHUNK)
-        self._log = output.with_suffix(".log")
+        self._log = log
+        self._is_local = scheme_of(output.uri) == "file"
         self._started = time.monotonic()
         self._failed = 0  # sessions that ended by themselves
 
@@ -142,13 +154,14 @@ class _Run:
                 time.sleep(self._drawn.uniform(0.0, 0.3))
                 if self._strike(todo[0][1]):
                     todo.pop(0)
-            time.sleep(0.02)
+            time.sleep(0.02 if self._is_local else 0.3)
         self._report.seconds += time.monotonic() - self._started
         self._prove()
         return [kind for _, kind in todo] + kinds[count:]
 
     def _start(self) -> None:
-        arguments = [self._source, self._output, self._cluster.address, self._config.milliseconds]
+        address, milliseconds = self._cluster.address, self._config.milliseconds
+        arguments = [self._source, self._output.uri, address, milliseconds]
         command = [sys.executable, "-m", "dinoidd.bench.fault_driver", *map(str, arguments)]
         self._driver = self._cluster.start(command, "driver", self._log)
         self._report.sessions += 1
@@ -182,9 +195,19 @@ class _Run:
 
     def done(self) -> int:
         """Pieces of work whose rows are written."""
-        staged = sum(1 for _ in self._output.glob("_staging/*/chunk-*"))
-        files = sum(1 for _ in self._output.glob("images/part-*"))
+        names = self._names()
+        staged = sum(name.startswith("chunk-") for name in names)
+        files = sum(name.startswith("part-") for name in names)
         return staged + files * (ROWS_PER_FILE // ROWS_PER_CHUNK)
+
+    def _names(self) -> list[str]:
+        """Of the files of rows; some of a local folder may vanish meanwhile, which a listing minds."""
+        if not self._is_local:
+            return [entry.uri.rpartition("/")[2] for entry in self._output.walk()]
+        folder = Path(self._output.uri)
+        return [
+            p.name for glob in ("_staging/*/chunk-*", "images/part-*") for p in folder.glob(glob)
+        ]
 
     def _strike(self, kind: str) -> bool:
         """Kill one of the kind; False where there is none at this moment."""
@@ -205,7 +228,8 @@ class _Run:
 
     def _strike_worker(self, kind: str) -> str:
         """Where nobody is caught writing, one that is about to is killed all the same."""
-        caught = self._caught_writing() if kind == "writing" else None
+        aimed = kind == "writing" and self._is_local  # an upload leaves no file to be seen
+        caught = self._caught_writing() if aimed else None
         found = [p for title in _TITLES[kind] for p in self._cluster.processes(title)]
         process = caught[0] if caught else self._drawn.choice(sorted(found) or [0])
         if not process or not kill(process):
@@ -238,14 +262,14 @@ class _Run:
                 looked_up = time.monotonic()
             for process in workers:
                 file = temporary_file_of(process)
-                if file is not None and file.is_relative_to(self._output):
+                if file is not None and file.is_relative_to(self._output.uri):
                     return process, file
         return None
 
     def _prove(self) -> None:
-        if not (self._output / "manifest" / "manifest.json").exists():
+        if not self._output.exists("manifest/manifest.json"):
             return self._trouble("there is no manifest")
-        proof = verify(RunReader(str(self._output), DEFAULT_OPTIONS), sample=None)
+        proof = verify(RunReader(self._output.uri, DEFAULT_OPTIONS), sample=None)
         self._report.images += proof.rows
         self._report.lost += proof.findings.counts.get("image without a row", 0)
         self._report.doubled += proof.findings.counts.get("image with several rows", 0)

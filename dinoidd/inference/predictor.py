@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from dinoidd.inference.compilation import compile_parts
+from dinoidd.inference.device_errors import is_short_of_memory
 from dinoidd.inference.memory import keep_freed_memory
 from dinoidd.models import Segmenter
 from dinoidd.models.argmax import resized_argmax
@@ -118,14 +119,16 @@ class Predictor:
         was added, less is.
 
         Raises:
-            torch.OutOfMemoryError: the images themselves are too many.
+            RuntimeError: as of `is_short_of_memory`, the images themselves are too many.
         """
         if self._compiled_batch is None:
             return self.model(images_B3HW)[-1]
         while True:
             try:
                 return self.model(self._filled(images_B3HW, self._compiled_batch))[-1]
-            except torch.OutOfMemoryError:
+            except Exception as error:
+                if not is_short_of_memory(error):
+                    raise
                 if self._compiled_batch <= len(images_B3HW):
                     self._compiled_batch = max(
                         1, len(images_B3HW) // 2

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dinoidd.config import Windows
+from dinoidd.inference.device_errors import is_short_of_memory
 from dinoidd.inference.predictor import (
     Frames,
     Images,
@@ -103,8 +104,8 @@ class WindowPredictor:
             padded = -(-side // _MULTIPLE) * _MULTIPLE
             pixels = [tile.pixels(side) for tile in tiles]
             output = self._whole.forward(torch.stack([self._padded(p, padded) for p in pixels]))
-        except torch.OutOfMemoryError:
-            if len(tiles) == 1:
+        except Exception as error:
+            if len(tiles) == 1 or not is_short_of_memory(error):
                 raise
             return False
         for i, tile in enumerate(tiles):

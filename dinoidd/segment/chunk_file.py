@@ -16,6 +16,7 @@ from dinoidd.classes import ClassTable
 from dinoidd.errors import StorageError
 from dinoidd.output.mask import count_pixels, encode_mask
 from dinoidd.output.schema import METADATA_RUN_ID, ROWS_PER_GROUP, class_table_of
+from dinoidd.segment.packed_classes import unpack_classes
 from dinoidd.segment.tally import Tally
 from dinoidd.storage import Store
 
@@ -61,7 +62,7 @@ def _finished(
         return result | {"status": "error", "height": row["height"], "width": row["width"]}
     tally.ok += 1
     shape = (row["height"], row["width"])
-    classes_HW = np.frombuffer(classes.as_buffer(), np.uint8).reshape(shape)
+    classes_HW = unpack_classes(classes.as_buffer(), shape)
     pixels = dict(zip(table.fields, count_pixels(classes_HW, len(table)), strict=True))
     tally.pixels.update(pixels)
     tally.images_with.update(field for field, count in pixels.items() if count)

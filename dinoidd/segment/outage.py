@@ -1,6 +1,7 @@
 """What a run does while a store is out: it waits, says so, and gives up when that lasts too long.
 
-An object that cannot be read while its store answers is that object's error row (see ObjectReader).
+An object that cannot be read while its store answers is that object's error row (see ObjectReader; of
+web servers `check_source` tells).
 Everything else that a store refuses to all alike comes here: no answer, or unknown credentials. The
 pipeline is taken down and built again when the store is back, so that nothing holds a GPU or a
 time-out meanwhile; what is done is in its files.

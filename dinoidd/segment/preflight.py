@@ -24,7 +24,8 @@ from dinoidd.storage import Store
 from dinoidd.storage.uri import scheme_of
 
 MASK_BYTES = 32_000  # a row of a 1080p street image, as measured
-MASK_SIZE = (1080, 1920)  # of such an image: its classes are a byte a pixel
+MASK_SIZE = (1080, 1920)  # of such an image
+_CLASSES_BYTES = 200_000  # of its classes on their way, see `pack_classes`
 _ANSWER_S = 60.0  # for a node to start a worker and look
 _PROBE = ".dinoidd-node-check"
 
@@ -53,20 +54,23 @@ def check_room(
 
 
 def _check_object_store(layout: Layout, placement: Placement, framing: Framing) -> None:
-    """Pieces of work travel through the object store; one that does not fit goes by way of a disk."""
+    """Pieces of work travel through the object store; one that does not fit goes by way of a disk.
+
+    How large images are is known later. It matters to windows alone: squares are all alike, and classes
+    travel packed.
+    """
     rows = min(layout.rows_per_chunk, layout.rows)
     shapes = framing.shapes(MASK_SIZE)
     images = rows * 3 * sum(height * width for height, width in shapes)
-    classes = rows * MASK_SIZE[0] * MASK_SIZE[1]
+    classes = rows * _CLASSES_BYTES
     stores = [node["Resources"].get("object_store_memory", 0) for node in _workers()]
     smallest = min(stores, default=0)
     at = ", ".join(f"{width}x{height}" for height, width in shapes)
-    if smallest < max(images, classes):
+    if smallest < images:
         raise ClusterError(
-            f"a piece of work is {rows} images: {size_text(images)} at {at}, "
-            f"about {size_text(classes)} of masks; but a node of the cluster has an object store of "
-            f"{size_text(smallest)}. Lower --rows-per-chunk, or start Ray with a larger "
-            "--object-store-memory"
+            f"a piece of work is {rows} images: {size_text(images)} at {at}; but a node of the cluster "
+            f"has an object store of {size_text(smallest)}. Start Ray with a larger "
+            "--object-store-memory, or lower --rows-per-chunk (a run that was begun keeps its own)"
         )
     # Ray Data sends an actor twice as many pieces as it takes; its answers wait to be written.
     wanted = placement.actors * (2 * ACTOR_CALLS * images + (1 + ACTOR_CALLS) * classes)
@@ -74,7 +78,8 @@ def _check_object_store(layout: Layout, placement: Placement, framing: Framing) 
         logger.warning(
             f"{placement.actors} model actors keep about {size_text(wanted)} on its way, and the "
             f"cluster's object stores hold {size_text(sum(stores))}: what does not fit is spilled "
-            "to disk, which is slow. Lower --rows-per-chunk to mend it"
+            "to disk, which is slow. A lower --rows-per-chunk mends it (a run that was begun keeps its "
+            "own)"
         )
 
 
@@ -97,7 +102,10 @@ def _begun(output: Store) -> bool:
 
 
 def _check_nodes(config: SegmentConfig, output: Store) -> None:
-    """A path of this machine has to be a path of every node that works."""
+    """A path of this machine has to be a path of every node that works.
+
+    One that joins later finds out when it reads (see `check_source`).
+    """
     others = [n for n in _workers() if n["NodeID"] != ray.get_runtime_context().get_node_id()]
     first = str(read_rows(output.child(FOLDER), 0, 1)["uri"][0])
     given = [p for p in (first, config.checkpoint, config.base) if p is not None]

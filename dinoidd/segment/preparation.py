@@ -136,6 +136,12 @@ def run_identity(
     }
 
 
+def _rows_of_native(config: SegmentConfig) -> int | None:
+    """A batch, where windows slide over images as large as they are: 64 of them may be 18 GB."""
+    windows = config.windows
+    return config.batch_size if windows is not None and windows.short_side is None else None
+
+
 def make_record(
     config: SegmentConfig,
     manifest: ManifestInfo,
@@ -157,7 +163,7 @@ def make_record(
         manifest.rows,
         batch_size=config.batch_size,
         actors=actors,
-        rows_per_chunk=config.rows_per_chunk,
+        rows_per_chunk=config.rows_per_chunk or _rows_of_native(config),
         rows_per_file=config.rows_per_file,
     )
     return new_record(

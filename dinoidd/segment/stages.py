@@ -1,11 +1,13 @@
 """The three stages of a run, from a chunk of the manifest to a file of rows.
 
-Each is a small callable on Arrow tables that runs without Ray. Between stages images and masks travel
-as uint8 bytes, a row each; a row that has an `error_kind` passes through to the end.
+Each is a small callable on Arrow tables that runs without Ray. Between stages images travel as uint8
+bytes and masks packed, a row each; a row that has an `error_kind` passes through to the end.
 """
 
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +19,7 @@ from dinoidd.config import Windows
 from dinoidd.data.image import decode_image
 from dinoidd.data.manifest import read_rows
 from dinoidd.errors import ClusterError, ImageError, OutageError, StorageError
+from dinoidd.inference.device_errors import is_lost, is_short_of_memory
 from dinoidd.inference.dtype import check_gpu
 from dinoidd.inference.predictor import Prediction, Scorer
 from dinoidd.inference.source import ModelSource
@@ -24,6 +27,8 @@ from dinoidd.inference.windows import Framing, packed
 from dinoidd.segment.chunk_file import write_chunk
 from dinoidd.segment.layout import Layout
 from dinoidd.segment.metering import Metering, NoMetering
+from dinoidd.segment.packed_classes import pack_classes
+from dinoidd.segment.source_check import check_source
 from dinoidd.segment.tally import Tally
 from dinoidd.segment.tries import Attempt, Counting, Tries, attempt, loading
 from dinoidd.storage import STEADY, ObjectInfo, ObjectReader, StorageOptions, Store, public
@@ -47,13 +52,21 @@ _SEGMENTED = pa.schema(
     [
         *(f for f in _READ if f.name != "image"),
         pa.field("model_seconds", pa.float64()),
-        pa.field("classes", pa.large_binary()),  # height x width, uint8
+        pa.field("classes", pa.large_binary()),  # see `pack_classes`
         pa.field("confidence", pa.float32()),
         pa.field("entropy", pa.float32()),
         pa.field("margin", pa.float32()),
     ]
 )
-_CLASSES_AT = _SEGMENTED.get_field_index("classes")
+
+
+_LARGE_FILE = 10_000_000  # bytes; its pixels may be thirty times as many
+_large_file = threading.Lock()
+
+
+def _turn(data: bytes) -> AbstractContextManager[object]:
+    """Large images are decoded one at a time: as many as there are threads would fill the memory."""
+    return _large_file if len(data) > _LARGE_FILE else nullcontext()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,13 +87,22 @@ class ReadImages:
 
     def __call__(self, chunk: int) -> pa.Table:
         with attempt(self.tries, "decoded", chunk) as tried:
-            rows = read_rows(
-                self.manifest, *self.layout.chunk_range(chunk), self.manifest_sha256
-            ).to_pylist()
+            rows = self._manifest_rows(*self.layout.chunk_range(chunk))
             with ThreadPoolExecutor(1 if tried.alone else self.threads) as pool:
                 read = list(pool.map(lambda row: self._read(row, tried), rows))
             tried.touch(None)
+            kinds = (result.get("error_kind") for result in read)
+            pairs = zip((row["uri"] for row in rows), kinds, strict=True)
+            check_source(list(pairs), self._elsewhere, self.storage)
             return pa.Table.from_pylist(read, schema=_READ)
+
+    def _elsewhere(self) -> list[str]:
+        """Addresses from the first of the input to the last."""
+        places = {i * (self.layout.rows - 1) // 4 for i in range(5)}
+        return [self._manifest_rows(place, place + 1)[0]["uri"] for place in sorted(places)]
+
+    def _manifest_rows(self, start: int, stop: int) -> list[dict[str, Any]]:
+        return read_rows(self.manifest, start, stop, self.manifest_sha256).to_pylist()
 
     def _read(self, row: dict[str, Any], tried: Attempt) -> dict[str, Any]:
         result: dict[str, Any] = {"image_id": row["image_id"], "uri": public(row["uri"])}
@@ -93,7 +115,7 @@ class ReadImages:
             fetched = time.perf_counter()
             result["bytes"] = len(data)
             tried.touch(row["image_id"])  # the download has time limits of its own
-            with tried.ends_within(self.image_timeout):
+            with _turn(data), tried.ends_within(self.image_timeout):
                 result |= self._decode(data)
         except OutageError:  # the store's failure is no image's
             raise
@@ -193,7 +215,7 @@ class SegmentImages:
                 pixels = [images[i].as_buffer() for i in batch]
                 self._segment([rows[i] for i in batch], pixels, tried)
             tried.touch(None)
-            return _segmented_table(rows)
+            return pa.Table.from_pylist(rows, schema=_SEGMENTED)
 
     def _segment(self, rows: list[dict[str, Any]], images: list[pa.Buffer], tried: Attempt) -> None:
         """Add the answers to the rows. A batch that fails goes by halves; an image that fails alone
@@ -212,7 +234,7 @@ class SegmentImages:
         self._segment(rows[:half], images[:half], tried)
         self._segment(rows[half:], images[half:], tried)
         short = failure["error_kind"] == "out_of_memory"
-        if short and all(row["error_kind"] is None for row in rows):
+        if short and all(row["error_kind"] != "out_of_memory" for row in rows):
             self._batch_size = min(self._batch_size, half)
 
     def _predict(
@@ -229,32 +251,33 @@ class SegmentImages:
             )
             with tried.ends_within(limit):
                 predictions = self._predictor.predict(batch, sizes)
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            what = str(error).split(". ")[0]
-            return {"error_kind": "out_of_memory", "error": f"alone in its batch: {what}"}
         except Exception as error:
-            if _device_is_lost(error):
-                tried.abandon(error)
-            what = f"alone in its batch, the model raised {_in_short(error)}"
-            return {"error_kind": "crashed", "error": what}
+            return self._failure(error, tried)
         self._metering.forwarded(len(rows))
         seconds = (time.perf_counter() - started) / len(rows)
         for row, prediction in zip(rows, predictions, strict=True):
             row |= {"model_seconds": seconds} | _answer(prediction)
         return {}
 
-
-def _device_is_lost(error: Exception) -> bool:
-    """Whether nothing works on the device any more, until the process has ended."""
-    if isinstance(error, torch.AcceleratorError):
-        return True
-    return isinstance(error, RuntimeError) and str(error).startswith(("CUDA error", "cuDNN error"))
+    def _failure(self, error: Exception, tried: Attempt) -> dict[str, str]:
+        """What an image's row says if it was alone in its batch."""
+        if is_lost(self._predictor.device, error):
+            tried.abandon(error)
+        if is_short_of_memory(error):
+            what = _first_line(error).split(". ")[0]
+            return {"error_kind": "out_of_memory", "error": f"alone in its batch: {what}"}
+        what = f"alone in its batch, the model raised {_in_short(error)}"
+        return {"error_kind": "crashed", "error": what}
 
 
 def _in_short(error: Exception) -> str:
-    """One line: torch's errors go on with advice to programmers."""
-    lines = str(error).strip().splitlines() or ["without a word"]
-    return f"{type(error).__name__}: {lines[0]}"
+    """One line with the kind of the error."""
+    return f"{type(error).__name__}: {_first_line(error)}"
+
+
+def _first_line(error: Exception) -> str:
+    """torch's errors go on with advice to programmers."""
+    return (str(error).strip().splitlines() or ["without a word"])[0]
 
 
 def _answer(prediction: Prediction) -> dict[str, Any]:
@@ -263,30 +286,11 @@ def _answer(prediction: Prediction) -> dict[str, Any]:
         what = "the model's output is not a number: use --dtype float32, or check the checkpoint"
         return {"error_kind": "not_finite", "error": what}
     return {
-        "classes": prediction.classes,
+        "classes": pack_classes(prediction.classes),
         "confidence": certainty.confidence,
         "entropy": certainty.entropy,
         "margin": certainty.margin,
     }
-
-
-def _segmented_table(rows: list[dict[str, Any]]) -> pa.Table:
-    """Rows as a table; `classes` are arrays or missing, and are copied once."""
-    classes = _binaries([row.pop("classes", None) for row in rows])
-    others = pa.Table.from_pylist(rows, schema=_SEGMENTED.remove(_CLASSES_AT))
-    return others.add_column(_CLASSES_AT, _SEGMENTED.field(_CLASSES_AT), classes)
-
-
-def _binaries(arrays: list[np.ndarray | None]) -> pa.LargeBinaryArray:
-    """The bytes of uint8 arrays, null where there is none."""
-    there = np.array([array is not None for array in arrays], bool)
-    sizes = [0 if array is None else array.size for array in arrays]
-    offsets = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)], dtype=np.int64)
-    values = np.concatenate([np.empty(0, np.uint8), *(a.ravel() for a in arrays if a is not None)])
-    buffers = [np.packbits(there, bitorder="little"), offsets, values]
-    return pa.LargeBinaryArray.from_buffers(
-        pa.large_binary(), len(arrays), list(map(pa.py_buffer, buffers)), int(np.sum(~there))
-    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,16 +1,20 @@
 """Any other fsspec URL: gs://, az://, memory:// in tests."""
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import fsspec
+import fsspec.asyn
 import pyarrow.fs
 
 from dinoidd.errors import OutputError, StorageError
 from dinoidd.storage.arrow import arrow_filesystem
 from dinoidd.storage.limits import refuse_changed, refuse_over
 from dinoidd.storage.uri import ObjectInfo, shown
+
+_INFO_S = 60  # for a store to tell of an object
 
 
 class FsspecFiles:
@@ -23,10 +27,15 @@ class FsspecFiles:
     def info(self, uri: str) -> ObjectInfo | None:
         """Size and ETag of an object, or None where there is none."""
         try:
-            entry = self.fs.info(self._path(uri))
+            entry = self._entry(self._path(uri))
         except FileNotFoundError:
             return None
         return self._object(entry, uri) if entry["type"] == "file" else None
+
+    def _entry(self, path: str) -> dict[str, Any]:
+        if self.fs.async_impl:
+            return fsspec.asyn.sync(self.fs.loop, self.fs._info, path, timeout=_INFO_S)
+        return self.fs.info(path)
 
     def is_folder(self, uri: str) -> bool:
         """Whether there is such a folder or prefix."""
@@ -39,15 +48,36 @@ class FsspecFiles:
         indexed: ObjectInfo | None = None,
         seconds: float | None = None,
     ) -> bytes:
-        """The whole object; its size is looked at before."""
+        """The whole object; its size is looked at before.
+
+        Clouds (gs://, az://) end with TimeoutError after `seconds`. What fsspec reads in the calling
+        thread (memory://, sftp://) cannot be ended from outside: only its own time limits count.
+        """
+        if self.fs.async_impl:
+            return fsspec.asyn.sync(self.fs.loop, self._fetch, uri, max_bytes, indexed, seconds)
         path = self._path(uri)
         if max_bytes is not None:
-            size = self.fs.info(path).get("size")
-            refuse_changed(shown(uri), indexed, size)
-            refuse_over(shown(uri), size, max_bytes)
+            self._refuse(uri, self.fs.info(path).get("size"), max_bytes, indexed)
         data = self.fs.cat_file(path)
         refuse_changed(shown(uri), indexed, len(data))
         return data
+
+    async def _fetch(
+        self, uri: str, max_bytes: int | None, indexed: ObjectInfo | None, seconds: float | None
+    ) -> bytes:
+        path = self._path(uri)
+        async with asyncio.timeout(seconds):
+            if max_bytes is not None:
+                self._refuse(uri, (await self.fs._info(path)).get("size"), max_bytes, indexed)
+            data = await self.fs._cat_file(path)
+        refuse_changed(shown(uri), indexed, len(data))
+        return data
+
+    def _refuse(
+        self, uri: str, size: int | None, max_bytes: int, indexed: ObjectInfo | None
+    ) -> None:
+        refuse_changed(shown(uri), indexed, size)
+        refuse_over(shown(uri), size, max_bytes)
 
     def open(self, uri: str) -> BinaryIO:
         """The object as a file."""

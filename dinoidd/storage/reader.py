@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from dinoidd.errors import DinoiddError, OutageError, StorageError
 from dinoidd.storage.backend import backend_of
 from dinoidd.storage.failure import told
-from dinoidd.storage.retry import BRISK, Patience, persist
+from dinoidd.storage.retry import BRISK, ONCE, Patience, persist
 from dinoidd.storage.uri import DEFAULT_OPTIONS, ObjectInfo, StorageOptions, normalise, scheme_of
 
 
@@ -67,6 +67,17 @@ class ObjectReader:
             raise
         except StorageError:  # it says no, so it is there
             return
+
+    def answers(self, uri: str) -> bool:
+        """Whether anything comes back for an object, a refusal too; its body is not read."""
+        name = normalise(uri)
+        try:
+            self._once(name, 0, None, ONCE.seconds)
+        except OutageError:
+            return False
+        except DinoiddError:
+            return True
+        return True
 
     def _store_answers(self, name: str) -> bool:
         try:
