@@ -73,7 +73,7 @@ def test_accelerator_type__of_every_command(nodes: dict[str, str], tmp_path: Pat
     """What the cluster has not is told by all that place a model; `retry` has its own test."""
     write_plain(tmp_path / "in", 4)
     given = ("--preset", "tiny", "--input", tmp_path / "in", "--accelerator-type")
-    told = "no node of the cluster has an accelerator of type 'H100': it has A100, T4. Set"
+    told = "type 'H100', and no autoscaler adds one: it has A100, T4. Set --accelerator-type to"
     assert told in refused(segment("--output", tmp_path / "out", *given, "H100"))
     assert told in refused(command("plan", "segment", *given, "H100"))
     told = "2 model actors need 2 GPUs of type T4 (it has 1), so the run would wait for ever"

@@ -116,7 +116,8 @@ class _Request:
             )
         placement = self.place()
         with terminated_as_interrupted():  # again: Ray has just put its own handler there
-            cluster.wait_for_place(placement)
+            placement = cluster.wait_for_place(placement)
+            logger.info(_placed(placement))
             if record is None:
                 record = _begin(config, output, manifest, model, placement)
             else:
@@ -138,6 +139,11 @@ class _Request:
                 lock=lock,
             )
             return RunResult(summary=session.run())
+
+
+def _placed(placement: cluster.Placement) -> str:
+    more = ", and on each GPU that joins" if placement.most > placement.actors else ""
+    return f"the model runs on {placement.device}, in {placement.actors} actors{more}"
 
 
 def _clean(output: Store) -> None:
