@@ -13,6 +13,7 @@ from segment_runs import Ran, command, segment
 
 from dinoidd.segment import cluster
 from dinoidd.segment.pipeline import run_stages
+from dinoidd.segment.waiting import wait_for_place
 
 KINDS = ("A100", "T4")
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers do not see the tests
@@ -58,7 +59,7 @@ def write(rows: pa.Table) -> dict[str, str]:
 def test_accelerator_type__places_the_model(nodes: dict[str, str], kind: str) -> None:
     placement = cluster.place(None, "auto", kind)
     assert (placement.device, placement.actors) == ("cuda", 1)
-    cluster.wait_for_place(placement)
+    wait_for_place(placement)
     stages = {"read": read, "model": Where, "arguments": {}, "write": write}
     found = list(run_stages(range(6), **stages, placement=placement))
     assert [result["node"] for result in found] == [nodes[kind]] * 6

@@ -8,10 +8,13 @@ import pyarrow as pa
 import pytest
 import ray
 from ray.cluster_utils import Cluster
+from ray_head import ray_head
 
+from dinoidd.errors import ClusterError
 from dinoidd.segment import cluster
 from dinoidd.segment.flow import Flow
 from dinoidd.segment.pipeline import run_stages
+from dinoidd.segment.waiting import wait_for_place
 
 PIECES = 150
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers do not see the tests
@@ -42,7 +45,7 @@ def test_pool__grows_to_a_node_that_joins() -> None:
     try:
         local.add_node(num_cpus=3, num_gpus=1, object_store_memory=10**8)
         ray.init(local.address, logging_level="error", log_to_driver=False)
-        placement = cluster.wait_for_place(cluster.place(None, "auto"))
+        placement = wait_for_place(cluster.place(None, "auto"))
         assert (placement.actors, placement.device) == (1, "cuda")
         stages = {"read": read, "model": Where, "arguments": {}, "write": write}
         found, most = [], 0
@@ -59,3 +62,32 @@ def test_pool__grows_to_a_node_that_joins() -> None:
     finally:
         ray.shutdown()
         local.shutdown()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_autoscaler__brings_a_gpu_to_a_cluster_of_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray.shutdown()
+    group = {"CPU": 3, "GPU": 1, "object_store_memory": 10**8}
+    scarce = {"CPU": 3, "GPU": 8, "accelerator_type:A100": 1}
+    groups = {
+        "gpu": {"resources": group, "node_config": {}, "min_workers": 0, "max_workers": 2},
+        "never": {"resources": scarce, "node_config": {}, "min_workers": 0, "max_workers": 0},
+    }
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    with ray_head(cpus=0, groups=groups) as head:
+        try:
+            ray.init(head.address, logging_level="error", log_to_driver=False)
+            with pytest.raises(ClusterError, match=r"3 model actors need 3 GPUs \(it has 0\)"):
+                cluster.place(3, "cuda")
+            with pytest.raises(ClusterError, match="type 'A100', and no autoscaler adds one"):
+                cluster.place(None, "auto", "A100")
+            placement = wait_for_place(cluster.place(None, "auto"))
+            assert placement.device == "cuda"
+            assert 1 <= placement.actors <= 2
+            stages = {"read": read, "model": Where, "arguments": {}, "write": write}
+            found = list(run_stages(range(PIECES), **stages, placement=placement))
+            assert sorted(r["piece"] for r in found) == list(range(PIECES)), "each exactly once"
+            assert len({r["node"] for r in found}) == 2, "and a second one, for the work there is"
+        finally:
+            ray.shutdown()

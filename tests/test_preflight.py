@@ -17,7 +17,7 @@ from dinoidd.config import SegmentConfig
 from dinoidd.data.manifest import ManifestInfo, index_images
 from dinoidd.errors import ClusterError, OutputError
 from dinoidd.log import logger
-from dinoidd.segment import cluster, preflight
+from dinoidd.segment import cluster, preflight, waiting
 from dinoidd.segment.cluster import Placement, place
 from dinoidd.segment.layout import Layout
 from dinoidd.segment.preflight import check_room
@@ -121,10 +121,10 @@ def test_place__auto_asks_for_a_gpu_where_there_is_none(
 def test_wait_for_place__ends_where_no_node_comes(
     local_ray: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster, "WAIT_LINE_S", 1)
-    monkeypatch.setattr(cluster, "NODE_PATIENCE_S", 1.0)
+    monkeypatch.setattr(waiting, "WAIT_LINE_S", 1)
+    monkeypatch.setattr(waiting, "NODE_PATIENCE_S", 1.0)
     with pytest.raises(ClusterError) as caught:
-        cluster.wait_for_place(Placement(device="cuda", actors=1, threads=1))
+        waiting.wait_for_place(Placement(device="cuda", actors=1, threads=1))
     told = (
         "no autoscaler has brought 1 CPU, 1 GPU on one node within 1s; the cluster has 4 CPU, free"
     )
@@ -134,8 +134,8 @@ def test_wait_for_place__ends_where_no_node_comes(
 def test_wait_for_place__says_what_it_waits_for(
     local_ray: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(cluster, "WAIT_LINE_S", 1)
-    cluster.wait_for_place(ONE)
+    monkeypatch.setattr(waiting, "WAIT_LINE_S", 1)
+    waiting.wait_for_place(ONE)
 
     def sleep(seconds: float) -> None:  # pickled whole, as it is no module's
         time.sleep(seconds)
@@ -144,7 +144,7 @@ def test_wait_for_place__says_what_it_waits_for(
     with caplog.at_level(logging.INFO, logger="dinoidd"):
         busy = ray.remote(num_cpus=ray.cluster_resources()["CPU"])(sleep).remote(5.0)
         ray.wait([busy], timeout=2.0)
-        cluster.wait_for_place(ONE)
+        waiting.wait_for_place(ONE)
         ray.get(busy)
     waits = [line for line in caplog.messages if line.startswith("waiting for 1 CPU on one node")]
     assert waits, caplog.messages

@@ -3,13 +3,12 @@
 import os
 import re
 import socket
-import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import ray
 
 from dinoidd.errors import ClusterError
-from dinoidd.log import duration, logger
+from dinoidd.log import logger
 from dinoidd.segment.autoscaler import can_add
 
 # Reading and writing tasks are worth a fraction of a core: they wait for the network. The two differ
@@ -22,8 +21,6 @@ ACTOR_CPUS = 1.0
 ACTOR_CALLS = 2
 ACCELERATOR = "accelerator_type:"  # Ray's resource on a node with such an accelerator
 MOST_ACTORS = 512  # of a pool that grows with the cluster
-WAIT_LINE_S = 30  # whole seconds, between log lines while nodes are awaited
-NODE_PATIENCE_S = 1800.0  # for a node that an autoscaler has to bring; a scarce one takes a while
 _ANSWER_SECONDS = 10.0  # to accept a connection
 _SMALLEST_EMBEDDED = 4  # logical CPUs: below that, stages would wait for each other
 
@@ -178,7 +175,7 @@ def _check_actors(placement: Placement) -> None:
     short = _short(placement, nodes)
     if not short:
         return
-    missing = max(0, placement.actors - sum(_slots(node, placement) for node in nodes))
+    missing = max(0, placement.actors - sum(slots_of(node, placement) for node in nodes))
     if can_add([placement.bundle] * missing + [{"CPU": READ_CPUS + WRITE_CPUS}]) is not False:
         return
     if placement.accelerator_type is not None and not nodes:
@@ -198,13 +195,13 @@ def _short(placement: Placement, nodes: list[dict[str, float]]) -> list[str]:
         short.append(f"{actors} GPUs{of_type} (it has {gpus})")
     if cpus < (needed := actors * ACTOR_CPUS + READ_CPUS + WRITE_CPUS):
         short.append(f"{needed:g} CPUs (it has {cpus:g})")
-    if not short and (slots := sum(_slots(node, placement) for node in nodes)) < actors:
+    if not short and (slots := sum(slots_of(node, placement) for node in nodes)) < actors:
         what = "a GPU and a CPU" if placement.num_gpus else "a whole CPU"
         short.append(f"{what} each on one node (its nodes have room for {slots})")
     return short
 
 
-def _slots(node: dict[str, float], placement: Placement) -> int:
+def slots_of(node: dict[str, float], placement: Placement) -> int:
     """How many model actors a node holds."""
     cpus = int(node.get("CPU", 0) / ACTOR_CPUS)
     return min(cpus, int(node.get("GPU", 0))) if placement.num_gpus else cpus
@@ -226,49 +223,13 @@ def no_such_accelerator(wanted: str, *, option: str) -> ClusterError:
     )
 
 
-def wait_for_place(placement: Placement, actors: int = 1) -> Placement:
-    """Wait until so many model actors have a place, and say what is awaited; the others come as they
-    can. The waiting asks an autoscaler for nodes, where there is one.
-
-    Returns:
-        The placement, with an actor for each GPU that came where nobody asked for a number.
-
-    Raises:
-        ClusterError: an autoscaler was to bring a node, and has not.
-    """
-    group = ray.util.placement_group([placement.bundle] * actors)
-    started = time.monotonic()
-    try:
-        while not group.wait(WAIT_LINE_S):
-            _tell_waiting(placement, actors, time.monotonic() - started)
-    finally:
-        ray.util.remove_placement_group(group)
-    gpus = count_gpus(nodes_of(placement.accelerator_type)) if placement.num_gpus else 0
-    return placement if placement.fixed else replace(placement, actors=max(gpus, placement.actors))
-
-
-def _tell_waiting(placement: Placement, actors: int, seconds: float) -> None:
-    """Whoever is in the way may take days; a node that is bought takes minutes, or never comes."""
-    slots = sum(_slots(node, placement) for node in nodes_of(placement.accelerator_type))
-    times = f"{actors} times " if actors > 1 else ""
-    what, limit = f"{times}{_shown(placement.bundle)} on one node", ""
-    if slots < actors:
-        limit = f" of {duration(NODE_PATIENCE_S)}"
-        if seconds >= NODE_PATIENCE_S:
-            raise ClusterError(
-                f"no autoscaler has brought {what} within {duration(NODE_PATIENCE_S)}; {room()}. "
-                "`ray status` says what it tried. What is done is kept: run the same command again"
-            )
-    logger.info(f"waiting for {what}, for {duration(seconds)}{limit} so far; {room()}")
-
-
 def room() -> str:
     """What the cluster has, and what is free of it."""
     there, free = ray.cluster_resources(), ray.available_resources()
-    return f"the cluster has {_shown(there)}, free are {_shown(free)}"
+    return f"the cluster has {shown(there)}, free are {shown(free)}"
 
 
-def _shown(resources: dict[str, float]) -> str:
+def shown(resources: dict[str, float]) -> str:
     """`4 CPU, 1 GPU, A100`."""
     counts = [f"{resources.get(n, 0):g} {n}" for n in ("CPU", "GPU") if n in resources]
     kinds = sorted(n.removeprefix(ACCELERATOR) for n in resources if n.startswith(ACCELERATOR))

@@ -31,6 +31,7 @@ from dinoidd.segment.run_record import (
     write_record,
 )
 from dinoidd.segment.session import Session
+from dinoidd.segment.waiting import wait_for_place
 from dinoidd.storage import StorageOptions, Store, normalise
 
 
@@ -116,7 +117,7 @@ class _Request:
             )
         placement = self.place()
         with terminated_as_interrupted():  # again: Ray has just put its own handler there
-            placement = cluster.wait_for_place(placement)
+            placement = wait_for_place(placement)
             logger.info(_placed(placement))
             if record is None:
                 record = _begin(config, output, manifest, model, placement)

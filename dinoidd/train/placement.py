@@ -9,6 +9,7 @@ from dinoidd.errors import ClusterError
 from dinoidd.segment import cluster
 from dinoidd.segment.autoscaler import can_add
 from dinoidd.segment.cluster import ACTOR_CPUS, READ_CPUS, WRITE_CPUS, count_gpus, nodes_of
+from dinoidd.segment.waiting import wait_for_place
 from dinoidd.training.config import TrainConfig
 
 
@@ -52,7 +53,7 @@ class Placement:
         Raises:
             ClusterError: an autoscaler was to bring nodes, and has not.
         """
-        return replace(self, actors=cluster.wait_for_place(self.models(), self.workers).actors)
+        return replace(self, actors=wait_for_place(self.models(), self.workers).actors)
 
 
 def place(config: TrainConfig) -> Placement:
