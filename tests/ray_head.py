@@ -83,10 +83,12 @@ class RayHead:
         self._process: subprocess.Popen[bytes] | None = None
 
     def _autoscaling(self, groups: dict[str, Any]) -> str:
-        """Ray's own provider of nodes that are processes."""
+        """By Ray's own provider of nodes that are processes; its short name wants a file that no wheel has."""
         of_head = {"resources": {"CPU": self.cpus}, "node_config": {}, "max_workers": 0}
         provider = {
-            "type": "fake_multinode",
+            "type": "external",
+            "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
+            "disable_node_updaters": True,
             "gcs_address": self.address,
             "head_node_id": FAKE_HEAD,
             "launch_multiple": True,
