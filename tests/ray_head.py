@@ -83,7 +83,7 @@ class RayHead:
         self._process: subprocess.Popen[bytes] | None = None
 
     def _autoscaling(self, groups: dict[str, Any]) -> str:
-        """By Ray's own provider of nodes that are processes; its short name wants a file that no wheel has."""
+        """Ray's provider of nodes that are processes. Its short name wants a file that no wheel has."""
         of_head = {"resources": {"CPU": self.cpus}, "node_config": {}, "max_workers": 0}
         provider = {
             "type": "external",
