@@ -5,6 +5,7 @@ machine. It is stopped by the ids of its own processes.
 """
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -17,6 +18,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from ray_trainings import children
 
@@ -28,6 +30,7 @@ PORTS = (
     *("ray-client-server-port", "metrics-export-port", "runtime-env-agent-port"),
     *("node-manager-port", "object-manager-port"),
 )
+FAKE_HEAD = "fffffffffffffffffffffffffffffffffffffffffffffffffff00000"  # of Ray's fake provider
 CLEARED = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 
 
@@ -47,10 +50,16 @@ class RayHead:
         cpus: logical ones.
         token: of token authentication; None: it is off.
         environment: more variables, which jobs inherit.
+        groups: of nodes that an autoscaler (v2) adds on this machine, by name, as in a `ray up` file.
     """
 
     def __init__(
-        self, *, cpus: int = 4, token: str | None = None, environment: dict[str, str] | None = None
+        self,
+        *,
+        cpus: int = 4,
+        token: str | None = None,
+        environment: dict[str, str] | None = None,
+        groups: dict[str, Any] | None = None,
     ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="rh-", dir="/tmp"))  # sockets want a short path
         self.cpus = cpus
@@ -69,13 +78,45 @@ class RayHead:
             **(environment or {}),
         }
         self.token = token
+        self.address = f"127.0.0.1:{self.ports['port']}"
+        self._options = [] if groups is None else [self._autoscaling(groups)]
         self._process: subprocess.Popen[bytes] | None = None
+
+    def _autoscaling(self, groups: dict[str, Any]) -> str:
+        """Ray's provider of nodes that are processes. Its short name wants a file that no wheel has."""
+        of_head = {"resources": {"CPU": self.cpus}, "node_config": {}, "max_workers": 0}
+        provider = {
+            "type": "external",
+            "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
+            "disable_node_updaters": True,
+            "gcs_address": self.address,
+            "head_node_id": FAKE_HEAD,
+            "launch_multiple": True,
+        }
+        config = {
+            "cluster_name": "fake",
+            "provider": provider,
+            "max_workers": sum(group["max_workers"] for group in groups.values()),
+            "head_node_type": "head",
+            "available_node_types": {"head": of_head} | groups,
+        }
+        file = self.folder / "autoscaling.json"
+        file.write_text(json.dumps(config))
+        self.environment |= {
+            "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+            "RAY_FAKE_CLUSTER": "1",
+            "RAY_enable_autoscaler_v2": "1",
+            "RAY_CLOUD_INSTANCE_ID": FAKE_HEAD,
+            "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD,
+        }
+        return f"--autoscaling-config={file}"
 
     def start(self) -> None:
         command = [str(RAY), "start", "--head", "--block", "--disable-usage-stats"]
         command += ["--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1"]
         command += [f"--num-cpus={self.cpus}", "--num-gpus=0", f"--temp-dir={self.folder}"]
         command += ["--object-store-memory=300000000"]
+        command += self._options
         command += [f"--{name}={port}" for name, port in self.ports.items()]
         with (self.folder / "start.log").open("wb") as log:
             self._process = subprocess.Popen(

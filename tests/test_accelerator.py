@@ -13,6 +13,7 @@ from segment_runs import Ran, command, segment
 
 from dinoidd.segment import cluster
 from dinoidd.segment.pipeline import run_stages
+from dinoidd.segment.waiting import wait_for_place
 
 KINDS = ("A100", "T4")
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers do not see the tests
@@ -58,7 +59,7 @@ def write(rows: pa.Table) -> dict[str, str]:
 def test_accelerator_type__places_the_model(nodes: dict[str, str], kind: str) -> None:
     placement = cluster.place(None, "auto", kind)
     assert (placement.device, placement.actors) == ("cuda", 1)
-    cluster.wait_for_place(placement)
+    wait_for_place(placement)
     stages = {"read": read, "model": Where, "arguments": {}, "write": write}
     found = list(run_stages(range(6), **stages, placement=placement))
     assert [result["node"] for result in found] == [nodes[kind]] * 6
@@ -73,7 +74,7 @@ def test_accelerator_type__of_every_command(nodes: dict[str, str], tmp_path: Pat
     """What the cluster has not is told by all that place a model; `retry` has its own test."""
     write_plain(tmp_path / "in", 4)
     given = ("--preset", "tiny", "--input", tmp_path / "in", "--accelerator-type")
-    told = "no node of the cluster has an accelerator of type 'H100': it has A100, T4. Set"
+    told = "type 'H100', and no autoscaler adds one: it has A100, T4. Set --accelerator-type to"
     assert told in refused(segment("--output", tmp_path / "out", *given, "H100"))
     assert told in refused(command("plan", "segment", *given, "H100"))
     told = "2 model actors need 2 GPUs of type T4 (it has 1), so the run would wait for ever"

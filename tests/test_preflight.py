@@ -17,7 +17,7 @@ from dinoidd.config import SegmentConfig
 from dinoidd.data.manifest import ManifestInfo, index_images
 from dinoidd.errors import ClusterError, OutputError
 from dinoidd.log import logger
-from dinoidd.segment import cluster, preflight
+from dinoidd.segment import cluster, preflight, waiting
 from dinoidd.segment.cluster import Placement, place
 from dinoidd.segment.layout import Layout
 from dinoidd.segment.preflight import check_room
@@ -45,7 +45,7 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, float]]:
 
     monkeypatch.setattr(cluster.ray, "nodes", lambda: [{"Alive": 1, "Resources": n} for n in there])
     monkeypatch.setattr(cluster.ray, "cluster_resources", resources)
-    monkeypatch.setattr(cluster, "growth", lambda: [])
+    monkeypatch.setattr(cluster, "can_add", lambda bundles: False)
     return there
 
 
@@ -85,8 +85,9 @@ def test_place__accelerator_type(nodes: list[dict[str, float]]) -> None:
     assert placement.remote_args == {"accelerator_type": "A100"}
     assert "3 model actors need 3 GPUs of type A100 (it has 2)" in refusal(3, "cuda", "A100")
     assert refusal(1, "auto", "H100") == (
-        "no node of the cluster has an accelerator of type 'H100': it has A100, T4. Set "
-        "--accelerator-type to one that is there, leave it out, or add such a node"
+        "no node of the cluster has an accelerator of type 'H100', and no autoscaler adds one: it "
+        "has A100, T4. Set --accelerator-type to one that is there, leave it out, or add such a node (an "
+        "autoscaler's group names it by the resource 'accelerator_type:H100')"
     )
     assert refusal(1, "cpu", "T4") == "--accelerator-type T4 goes with --device cuda"
 
@@ -94,19 +95,47 @@ def test_place__accelerator_type(nodes: list[dict[str, float]]) -> None:
 def test_place__an_autoscaler_may_add_the_rest(
     nodes: list[dict[str, float]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nodes += [{"CPU": 1.0}]
-    monkeypatch.setattr(cluster, "growth", lambda: [{"CPU": 8.0, "GPU": 1.0}])
+    nodes += [{"CPU": 4.0, "GPU": 1.0}]
+    asked: list[list[dict[str, float]]] = []
+    monkeypatch.setattr(cluster, "can_add", lambda bundles: asked.append(bundles) or len(asked) < 2)
     placement = place(4, "auto")
-    assert (placement.device, placement.actors) == ("cuda", 4)
-    monkeypatch.setattr(cluster, "growth", lambda: [{"CPU": 8.0}])
-    assert "4 GPUs (it has 0)" in refusal(4, "cuda")
+    assert (placement.device, placement.actors, placement.most) == ("cuda", 4, 4)
+    assert asked == [[{"CPU": 1.0, "GPU": 1.0}] * 3 + [{"CPU": 0.75}]], "what is not there"
+    assert "4 GPUs (it has 1)" in refusal(4, "cuda")
+    assert place(None, "cuda").most == cluster.MOST_ACTORS
+    assert place(None, "cpu").most == 1
+
+
+@pytest.mark.parametrize("adds", [True, False, None])
+def test_place__auto_asks_for_a_gpu_where_there_is_none(
+    nodes: list[dict[str, float]], monkeypatch: pytest.MonkeyPatch, adds: bool | None
+) -> None:
+    nodes += [{"CPU": 4.0}]
+    monkeypatch.setattr(cluster, "can_add", lambda bundles: adds)
+    if adds is None:
+        assert "does not tell whether it may add one: say --device cuda" in refusal(None, "auto")
+    else:
+        assert place(None, "auto").device == ("cuda" if adds else "cpu")
+
+
+def test_wait_for_place__ends_where_no_node_comes(
+    local_ray: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "WAIT_LINE_S", 1)
+    monkeypatch.setattr(waiting, "NODE_PATIENCE_S", 1.0)
+    with pytest.raises(ClusterError) as caught:
+        waiting.wait_for_place(Placement(device="cuda", actors=1, threads=1))
+    told = (
+        "no autoscaler has brought 1 CPU, 1 GPU on one node within 1s; the cluster has 4 CPU, free"
+    )
+    assert str(caught.value).startswith(told)
 
 
 def test_wait_for_place__says_what_it_waits_for(
     local_ray: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(cluster, "WAIT_LINE_S", 1)
-    cluster.wait_for_place(ONE)
+    monkeypatch.setattr(waiting, "WAIT_LINE_S", 1)
+    waiting.wait_for_place(ONE)
 
     def sleep(seconds: float) -> None:  # pickled whole, as it is no module's
         time.sleep(seconds)
@@ -115,7 +144,7 @@ def test_wait_for_place__says_what_it_waits_for(
     with caplog.at_level(logging.INFO, logger="dinoidd"):
         busy = ray.remote(num_cpus=ray.cluster_resources()["CPU"])(sleep).remote(5.0)
         ray.wait([busy], timeout=2.0)
-        cluster.wait_for_place(ONE)
+        waiting.wait_for_place(ONE)
         ray.get(busy)
     waits = [line for line in caplog.messages if line.startswith("waiting for 1 CPU on one node")]
     assert waits, caplog.messages

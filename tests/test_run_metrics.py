@@ -195,5 +195,8 @@ def test_run_metrics__gpu_hours_go_on_from_the_sessions_before(
     now[0] += 1800
     run.tick({"read": InStage(running=3, waiting=9, finished=0)})
     assert told["dinoidd_gpu_hours"] == {(): 3.5}
+    now[0] += 900
+    run.tick({"model": InStage(running=9, waiting=9, finished=0, actors=8)})
+    assert (run.gpu_hours, run.most_gpus) == (5.5, 8), "of GPUs that joined too"
     assert told["dinoidd_rows"] == {(): 1}, "told again, or Prometheus forgets it"
-    assert told["dinoidd_chunks_running"] == {("read",): 3, ("model",): 0, ("write",): 0}
+    assert told["dinoidd_chunks_running"] == {("read",): 0, ("model",): 9, ("write",): 0}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import ray
 from ray_trainings import (
     EPOCHS,
     curve,
@@ -201,16 +202,31 @@ def test_place__an_autoscaler_may_add_what_is_named(
     scenes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = replace(small(scenes, "out"), use_gpu=None, accelerator_type="A100")
-    groups = [{"CPU": 8.0, "GPU": 1.0}]
-    monkeypatch.setattr("dinoidd.train.placement.growth", lambda: groups)
-    with pytest.raises(ClusterError, match="by the resource 'accelerator_type:A100' in its config"):
+    monkeypatch.setattr("dinoidd.train.placement.can_add", lambda bundles: False)
+    with pytest.raises(ClusterError, match="names it by the resource 'accelerator_type:A100'"):
         place(config)
-    groups[0]["accelerator_type:A100"] = 1.0
+    a100 = {"CPU": 1.0, "GPU": 1.0, "accelerator_type:A100": 0.001}
+    monkeypatch.setattr("dinoidd.train.placement.can_add", lambda bundles: a100 in bundles)
     placement = place(config)
     assert (placement.use_gpu, placement.backend, placement.precision) == (
         *(True, "nccl"),
         "bfloat16",
     )
+
+
+def test_place__counts_gpus_of_the_wanted_kind(
+    scenes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(small(scenes, "out"), use_gpu=None, accelerator_type="A100", workers=2)
+    nodes = [{"CPU": 8.0, "GPU": 8.0, "accelerator_type:A100": 1.0}]
+    nodes += [{"CPU": 8.0, "GPU": 1.0, "accelerator_type:T4": 1.0}]
+    monkeypatch.setattr("dinoidd.train.placement.can_add", lambda bundles: False)
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": n} for n in nodes])
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 16.0, "GPU": 9.0})
+    assert place(config).actors == 8, "the network runs on all of them"
+    nodes[0]["GPU"] = 1.0
+    with pytest.raises(ClusterError, match="need a GPU of type A100 each, and the cluster has 1: "):
+        place(config)
 
 
 def test_cache__of_something_else_is_refused(cached: Path, scenes: Path, tmp_path: Path) -> None:

@@ -3,13 +3,13 @@
 import os
 import re
 import socket
-import time
 from dataclasses import dataclass
 
 import ray
 
 from dinoidd.errors import ClusterError
-from dinoidd.log import duration, logger
+from dinoidd.log import logger
+from dinoidd.segment.autoscaler import can_add
 
 # Reading and writing tasks are worth a fraction of a core: they wait for the network. The two differ
 # so that Ray does not fuse a stage into its neighbour and run them one after the other.
@@ -20,7 +20,7 @@ ACTOR_CPUS = 1.0
 # (The model itself is never called twice at a time: Ray Data sees to that.)
 ACTOR_CALLS = 2
 ACCELERATOR = "accelerator_type:"  # Ray's resource on a node with such an accelerator
-WAIT_LINE_S = 30  # whole seconds, between log lines while nodes are awaited
+MOST_ACTORS = 512  # of a pool that grows with the cluster
 _ANSWER_SECONDS = 10.0  # to accept a connection
 _SMALLEST_EMBEDDED = 4  # logical CPUs: below that, stages would wait for each other
 
@@ -33,6 +33,22 @@ class Placement:
     actors: int
     threads: int  # of torch, in each actor
     accelerator_type: str | None = None  # of the actors' nodes, like A100
+    fixed: bool = True  # nobody asked for so many: they are what there was, and may become more
+
+    @property
+    def most(self) -> int:
+        """How many actors there may be, when nodes join later.
+
+        Ray Data asks an autoscaler for GPUs of any kind, so where one kind is wanted it shall not ask
+        for more: others would come, be paid for, and idle.
+        """
+        grows = self.num_gpus and not self.fixed and self.accelerator_type is None
+        return max(self.actors, MOST_ACTORS) if grows else self.actors
+
+    @property
+    def bundle(self) -> dict[str, float]:
+        """What one actor needs on one node, in Ray's words."""
+        return _bundle(bool(self.num_gpus), self.accelerator_type)
 
     @property
     def num_gpus(self) -> int:
@@ -95,31 +111,56 @@ def place(actors: int | None, device: str, accelerator_type: str | None = None) 
     Raises:
         ClusterError: the cluster can never hold that many actors beside the other stages.
     """
-    there, addable = ray.cluster_resources(), growth()
-    if accelerator_type is not None:
-        check_accelerator(accelerator_type, there, addable, option="--accelerator-type")
-        if device == "cpu":
-            raise ClusterError(f"--accelerator-type {accelerator_type} goes with --device cuda")
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    nodes, addable = _of_type(nodes, accelerator_type), _of_type(addable, accelerator_type)
-    gpus = int(sum(node.get("GPU", 0) for node in nodes))
+    if accelerator_type is not None and device == "cpu":
+        raise ClusterError(f"--accelerator-type {accelerator_type} goes with --device cuda")
+    gpus = count_gpus(nodes_of(accelerator_type))
     if device == "auto":
-        device = "cuda" if gpus or any(group.get("GPU", 0) >= 1 for group in addable) else "cpu"
-    if actors is None:
-        actors = max(1, gpus) if device == "cuda" else 1
+        device = "cuda" if gpus or accelerator_type or brings_gpus() else "cpu"
+    chosen = actors or (max(1, gpus) if device == "cuda" else 1)
     placement = Placement(
         device=device,
-        actors=actors,
-        threads=1 if device == "cuda" else max(1, _cores() // actors),
+        actors=chosen,
+        threads=1 if device == "cuda" else max(1, _cores() // chosen),
         accelerator_type=accelerator_type,
+        fixed=actors is not None,
     )
-    _check_actors(placement, nodes, there.get("CPU", 0.0), addable)
+    _check_actors(placement)
     return placement
 
 
-def _of_type(nodes: list[dict[str, float]], accelerator_type: str | None) -> list[dict[str, float]]:
+def nodes_of(accelerator_type: str | None) -> list[dict[str, float]]:
+    """The resources of each node that is alive, of those with such an accelerator; None: of all."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     name = f"{ACCELERATOR}{accelerator_type}"
     return [node for node in nodes if accelerator_type is None or node.get(name)]
+
+
+def count_gpus(nodes: list[dict[str, float]]) -> int:
+    """All of these nodes."""
+    return int(sum(node.get("GPU", 0) for node in nodes))
+
+
+def _bundle(gpu: bool, accelerator_type: str | None) -> dict[str, float]:
+    bundle = {"CPU": ACTOR_CPUS} | ({"GPU": 1.0} if gpu else {})
+    return bundle | ({ACCELERATOR + accelerator_type: 0.001} if accelerator_type else {})
+
+
+def brings_gpus(*, cuda: str = "--device cuda", cpu: str = "--device cpu") -> bool:
+    """Whether an autoscaler adds a GPU to a cluster that has none.
+
+    Args:
+        cuda: how the user says that it shall be waited for; `cpu`: that it shall not.
+
+    Raises:
+        ClusterError: it does not tell. The device decides the run's dtype too, so nobody guesses.
+    """
+    comes = can_add([_bundle(True, None)])
+    if comes is None:
+        raise ClusterError(
+            "the cluster has no GPU yet, and its autoscaler does not tell whether it may add one: say "
+            f"{cuda} to wait for it, or {cpu}"
+        )
+    return comes
 
 
 def _cores() -> int:
@@ -128,105 +169,68 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def _check_actors(
-    placement: Placement,
-    nodes: list[dict[str, float]],
-    cpus: float,
-    addable: list[dict[str, float]],
-) -> None:
+def _check_actors(placement: Placement) -> None:
     """Ray would wait for what is not there, silently and without end."""
-    actors, short = placement.actors, []
-    if any(_slots(group, placement) for group in addable):
+    nodes = nodes_of(placement.accelerator_type)
+    short = _short(placement, nodes)
+    if not short:
         return
-    gpus = int(sum(node.get("GPU", 0) for node in nodes))
+    missing = max(0, placement.actors - sum(slots_of(node, placement) for node in nodes))
+    if can_add([placement.bundle] * missing + [{"CPU": READ_CPUS + WRITE_CPUS}]) is not False:
+        return
+    if placement.accelerator_type is not None and not nodes:
+        raise no_such_accelerator(placement.accelerator_type, option="--accelerator-type")
+    raise ClusterError(
+        f"{placement.actors} model actors need {' and '.join(short)}, so the run would wait for ever: "
+        "lower --actors, choose --device cpu, or add nodes"
+    )
+
+
+def _short(placement: Placement, nodes: list[dict[str, float]]) -> list[str]:
+    """What the cluster has too little of, all that it has counted, and not only what is free."""
+    actors, short = placement.actors, []
+    cpus, gpus = ray.cluster_resources().get("CPU", 0.0), count_gpus(nodes)
     if placement.device == "cuda" and gpus < actors:
         of_type = f" of type {placement.accelerator_type}" if placement.accelerator_type else ""
         short.append(f"{actors} GPUs{of_type} (it has {gpus})")
     if cpus < (needed := actors * ACTOR_CPUS + READ_CPUS + WRITE_CPUS):
         short.append(f"{needed:g} CPUs (it has {cpus:g})")
-    if not short and (slots := sum(_slots(node, placement) for node in nodes)) < actors:
+    if not short and (slots := sum(slots_of(node, placement) for node in nodes)) < actors:
         what = "a GPU and a CPU" if placement.num_gpus else "a whole CPU"
         short.append(f"{what} each on one node (its nodes have room for {slots})")
-    if short:
-        raise ClusterError(
-            f"{actors} model actors need {' and '.join(short)}, so the run would wait for ever: "
-            "lower --actors, choose --device cpu, or add nodes"
-        )
+    return short
 
 
-def _slots(node: dict[str, float], placement: Placement) -> int:
+def slots_of(node: dict[str, float], placement: Placement) -> int:
     """How many model actors a node holds."""
     cpus = int(node.get("CPU", 0) / ACTOR_CPUS)
     return min(cpus, int(node.get("GPU", 0))) if placement.num_gpus else cpus
 
 
-def check_accelerator(
-    wanted: str, there: dict[str, float], addable: list[dict[str, float]], *, option: str
-) -> None:
-    """Refuse to wait for a kind of accelerator that never comes.
+def no_such_accelerator(wanted: str, *, option: str) -> ClusterError:
+    """That a kind of accelerator never comes.
 
     Args:
         wanted: as Ray names it, like A100.
-        there: the resources of the cluster; `addable`: see `growth`.
         option: which the user gave it by.
-
-    Raises:
-        ClusterError: no node has it, nor may the autoscaler add one.
     """
-    name = ACCELERATOR + wanted
-    if there.get(name) or any(group.get(name) for group in addable):
-        return
-    has = sorted(key.removeprefix(ACCELERATOR) for key in there if key.startswith(ACCELERATOR))
-    what = f"it has {', '.join(has)}" if has else "it has no accelerator"
-    if addable:
-        what += (
-            f", and no group that the autoscaler may add names it (a group does by the resource "
-            f"'{name}' in its configuration)"
-        )
-    raise ClusterError(
-        f"no node of the cluster has an accelerator of type '{wanted}': {what}. Set "
-        f"{option} to one that is there, leave it out, or add such a node"
+    names = {key for node in nodes_of(None) for key in node if key.startswith(ACCELERATOR)}
+    has = sorted(name.removeprefix(ACCELERATOR) for name in names)
+    return ClusterError(
+        f"no node of the cluster has an accelerator of type '{wanted}', and no autoscaler adds one: "
+        f"it has {', '.join(has) or 'no accelerator'}. Set {option} to one that is there, leave it out, "
+        f"or add such a node (an autoscaler's group names it by the resource '{ACCELERATOR}{wanted}')"
     )
-
-
-def wait_for_place(placement: Placement) -> None:
-    """Wait until one model actor has a place, and say what is awaited; the others come as they can.
-
-    The waiting asks an autoscaler for a node, where there is one.
-    """
-    bundle = {"CPU": ACTOR_CPUS}
-    if placement.num_gpus:
-        bundle["GPU"] = float(placement.num_gpus)
-    if placement.accelerator_type is not None:
-        bundle[ACCELERATOR + placement.accelerator_type] = 0.001
-    group = ray.util.placement_group([bundle])
-    started = time.monotonic()
-    try:
-        while not group.wait(WAIT_LINE_S):
-            logger.info(
-                f"waiting for {_shown(bundle)} on one node, for "
-                f"{duration(time.monotonic() - started)} so far; {room()}"
-            )
-    finally:
-        ray.util.remove_placement_group(group)
 
 
 def room() -> str:
     """What the cluster has, and what is free of it."""
     there, free = ray.cluster_resources(), ray.available_resources()
-    return f"the cluster has {_shown(there)}, free are {_shown(free)}"
+    return f"the cluster has {shown(there)}, free are {shown(free)}"
 
 
-def _shown(resources: dict[str, float]) -> str:
+def shown(resources: dict[str, float]) -> str:
     """`4 CPU, 1 GPU, A100`."""
     counts = [f"{resources.get(n, 0):g} {n}" for n in ("CPU", "GPU") if n in resources]
     kinds = sorted(n.removeprefix(ACCELERATOR) for n in resources if n.startswith(ACCELERATOR))
     return ", ".join(counts + kinds) or "nothing"
-
-
-def growth() -> list[dict[str, float]]:
-    """The resources of each kind of node that an autoscaler may add; none without an autoscaler."""
-    from ray._private.state import state  # no public way to ask for the autoscaler's configuration
-
-    config = state.get_cluster_config()
-    return [] if config is None else [dict(group.resources) for group in config.node_group_configs]

@@ -26,6 +26,7 @@ class InStage:
     waiting: int  # until the stage has room
     finished: int
     bytes: int = 0  # that it has put into the object store
+    actors: int = 0  # of the model that work
 
 
 class Flow(ExecutionCallback):
@@ -57,6 +58,7 @@ def _stages(executor: Any) -> dict[str, InStage]:
             waiting=state.total_enqueued_input_blocks(),
             finished=operator.metrics.num_tasks_finished,
             bytes=operator.metrics.bytes_task_outputs_generated,
+            actors=operator.get_actor_info().running,
         )
         for operator, state in list((executor._topology or {}).items())
         if isinstance(operator, MapOperator) and not is_source(operator)

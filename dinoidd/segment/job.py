@@ -29,6 +29,7 @@ from dinoidd.segment.run_record import (
     write_record,
 )
 from dinoidd.segment.session import Session
+from dinoidd.segment.waiting import wait_for_place
 from dinoidd.storage import StorageOptions, Store, normalise
 
 
@@ -114,7 +115,8 @@ class _Request:
             )
         placement = self.place()
         with terminated_as_interrupted():  # again: Ray has just put its own handler there
-            cluster.wait_for_place(placement)
+            placement = wait_for_place(placement)
+            logger.info(_placed(placement))
             if record is None:
                 record = _begin(config, output, manifest, model, placement)
             else:
@@ -136,6 +138,11 @@ class _Request:
                 lock=lock,
             )
             return RunResult(summary=session.run())
+
+
+def _placed(placement: cluster.Placement) -> str:
+    more = ", and on each GPU that joins" if placement.most > placement.actors else ""
+    return f"the model runs on {placement.device}, in {placement.actors} actors{more}"
 
 
 def _finished(

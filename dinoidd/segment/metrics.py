@@ -26,7 +26,7 @@ class RunMetrics:
 
     Args:
         rows: of the whole run.
-        gpus: that the session's actors hold.
+        gpus: that the session's actors hold from the start.
         gpu_hours: of the sessions before.
     """
 
@@ -44,8 +44,10 @@ class RunMetrics:
         self._running = Gauge("dinoidd_chunks_running", in_stage, ("stage",))
         hours = "GPU hours of the model actors, from the run's first session on"
         self._gpu_hours = Gauge("dinoidd_gpu_hours", hours)
-        self._gpus, self._hours_before = gpus, gpu_hours
-        self._started = time.monotonic()
+        self._gpus = gpus
+        self.gpu_hours = gpu_hours  # of all sessions
+        self.most_gpus = gpus  # of this session, at a time
+        self._looked = time.monotonic()
         self._of, self._done = rows, 0
 
     def resume(self, rows_done: int) -> None:
@@ -71,8 +73,15 @@ class RunMetrics:
         self._show()
         for stage in STAGES:
             self._running.set(stages[stage].running if stage in stages else 0, {"stage": stage})
-        hours = (time.monotonic() - self._started) / 3600
-        self._gpu_hours.set(self._hours_before + self._gpus * hours)
+        self._count_gpus(stages["model"].actors if self._gpus and "model" in stages else 0)
+        self._gpu_hours.set(self.gpu_hours)
+
+    def _count_gpus(self, actors: int) -> None:
+        """The pool grows with the cluster, and shrinks to what it began with."""
+        now, gpus = time.monotonic(), max(self._gpus, actors)
+        self.most_gpus = max(self.most_gpus, gpus)
+        self.gpu_hours += gpus * (now - self._looked) / 3600
+        self._looked = now
 
     def _show(self) -> None:
         self._rows.set(self._of)

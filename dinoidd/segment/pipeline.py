@@ -118,9 +118,7 @@ def run_stages(
                 batch_size=None,
                 batch_format="pyarrow",
                 fn_constructor_kwargs=arguments,
-                compute=ActorPoolStrategy(
-                    size=placement.actors, max_concurrent_calls_per_actor=ACTOR_CALLS
-                ),
+                compute=_pool(placement, len(pieces)),
                 num_cpus=ACTOR_CPUS,
                 num_gpus=placement.num_gpus,
                 max_restarts=retries,
@@ -137,6 +135,15 @@ def run_stages(
         )
     dataset.set_name(model.__name__)  # on the dashboard
     yield from _results(dataset)
+
+
+def _pool(placement: Placement, pieces: int) -> ActorPoolStrategy:
+    """What there is at the start stays; nodes that join later get an actor for each GPU."""
+    return ActorPoolStrategy(
+        min_size=placement.actors,
+        max_size=max(placement.actors, min(placement.most, pieces)),
+        max_concurrent_calls_per_actor=ACTOR_CALLS,
+    )
 
 
 def read_ahead(tasks: int, read: Callable[[dict[str, np.ndarray]], pa.Table]) -> Iterator[pa.Table]:

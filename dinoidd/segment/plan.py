@@ -28,6 +28,7 @@ from dinoidd.segment.cluster import ACTOR_CPUS
 from dinoidd.segment.job import segment
 from dinoidd.segment.preparation import IMAGES, origin_of
 from dinoidd.segment.run_record import RunRecord, read_record
+from dinoidd.segment.session import actor_hours
 from dinoidd.segment.tally import Tally
 from dinoidd.storage import ObjectInfo, StorageOptions, Store
 from dinoidd.upkeep.rewrite import regrouped, row_groups
@@ -263,7 +264,7 @@ class Took:
     """What a finished run really took; of sessions that were killed nothing is known."""
 
     images: int  # of the sessions that are known
-    actors: int  # of the last session
+    actors: int  # of the last session, the most at a time
     device: str
     hours: float
     actor_hours: float
@@ -295,6 +296,6 @@ def took(uri: str, options: StorageOptions) -> Took:
         actors=known[-1]["actors"],
         device=known[-1]["device"],
         hours=sum(s["seconds"] for s in known) / 3600,
-        actor_hours=sum(s["seconds"] * s["actors"] for s in known) / 3600,
+        actor_hours=sum(map(actor_hours, known)),
         output_bytes=record.summary["bytes_written"],
     )

@@ -37,10 +37,11 @@ class Worked:
     def __init__(self, record: RunRecord, placement: Placement) -> None:
         self.tally, self.pace = Tally(), Pace()
         self.moved = 0  # bytes through the object store
+        self.hours_before = _gpu_hours(record)
         self.metrics = RunMetrics(
             rows=record.layout.rows,
             gpus=placement.num_gpus * placement.actors,
-            gpu_hours=_gpu_hours(record),
+            gpu_hours=self.hours_before,
         )
 
     def add(self, tally: Tally) -> None:
@@ -214,7 +215,8 @@ class Session:
         """What the work took, as run.json tells it."""
         return {
             "device": self.placement.device,
-            "actors": self.placement.actors,
+            "actors": max(self.placement.actors, worked.metrics.most_gpus),
+            "gpu_hours": worked.metrics.gpu_hours - worked.hours_before,
             "accelerator_type": self.placement.accelerator_type,
             "threads": self.placement.threads,
             "stage_seconds": worked.tally.seconds,
@@ -229,7 +231,12 @@ class Session:
             raise OutputError(f"{self.output.uri}: another session began a new run here meanwhile")
 
 
+def actor_hours(session: dict[str, Any]) -> float:
+    """Of a session that run.json tells of; with GPUs their number may have grown meanwhile."""
+    return session.get("gpu_hours") or session["actors"] * session["seconds"] / 3600
+
+
 def _gpu_hours(record: RunRecord) -> float:
     """Of the sessions before, as far as they could tell."""
     known = [s for s in record.sessions if s.get("device") == "cuda"]
-    return sum(s["actors"] * s["seconds"] for s in known) / 3600
+    return sum(actor_hours(session) for session in known)

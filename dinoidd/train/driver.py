@@ -81,7 +81,7 @@ def train(config: TrainConfig, *, address: str | None = None) -> TrainResult:
     if run is None:
         begin_run(plan)
     with terminated_as_interrupted(partial(kept, plan)):
-        return TrainResult(summary=_run(plan, placement))
+        return TrainResult(summary=_run(plan, placement.waited()))
 
 
 def _same(run: TrainingRun, plan: Plan, asked: TrainConfig) -> Plan:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from dinoidd.errors import InputError, OutputError
 from dinoidd.log import logger
-from dinoidd.segment import cluster
 from dinoidd.segment.pipeline import run_stages
 from dinoidd.segment.progress import Progress
 from dinoidd.segment.summary import size_text
@@ -179,7 +178,7 @@ def _work(plan: Plan, pieces: Pieces, placement: Placement, done: Done) -> None:
             "threads": placement.threads,
         },
         write=WriteObservations(cache=plan.cache, pieces=pieces),
-        placement=_actors(placement),
+        placement=placement.models(),
     )
     try:
         for result in results:
@@ -190,15 +189,6 @@ def _work(plan: Plan, pieces: Pieces, placement: Placement, done: Done) -> None:
             progress.add(Tally(images=images, ok=images - len(errors), errors=broken))
     finally:
         progress.close()
-
-
-def _actors(placement: Placement) -> cluster.Placement:
-    return cluster.Placement(
-        device=placement.device,
-        actors=placement.actors,
-        threads=placement.threads,
-        accelerator_type=placement.accelerator_type,
-    )
 
 
 def _resumed(before: int) -> str:

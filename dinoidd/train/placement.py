@@ -1,18 +1,15 @@
 """Where a training run's workers and model actors go, or one sentence why they cannot."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import ray
 
 from dinoidd.data.processes import cores
 from dinoidd.errors import ClusterError
-from dinoidd.segment.cluster import (
-    ACTOR_CPUS,
-    READ_CPUS,
-    WRITE_CPUS,
-    check_accelerator,
-    growth,
-)
+from dinoidd.segment import cluster
+from dinoidd.segment.autoscaler import can_add
+from dinoidd.segment.cluster import ACTOR_CPUS, READ_CPUS, WRITE_CPUS, count_gpus, nodes_of
+from dinoidd.segment.waiting import wait_for_place
 from dinoidd.training.config import TrainConfig
 
 
@@ -40,6 +37,24 @@ class Placement:
         """Of torch.distributed."""
         return "nccl" if self.use_gpu else "gloo"
 
+    def models(self) -> cluster.Placement:
+        """Of the actors that run the frozen network."""
+        return cluster.Placement(
+            device=self.device,
+            actors=self.actors,
+            threads=self.threads,
+            accelerator_type=self.accelerator_type,
+            fixed=not self.use_gpu,
+        )
+
+    def waited(self) -> "Placement":
+        """With a place for each worker, waited for; and with an actor for each GPU that came.
+
+        Raises:
+            ClusterError: an autoscaler was to bring nodes, and has not.
+        """
+        return replace(self, actors=wait_for_place(self.models(), self.workers).actors)
+
 
 def place(config: TrainConfig) -> Placement:
     """Decide where a run's processes go. To be called when Ray is connected.
@@ -47,37 +62,48 @@ def place(config: TrainConfig) -> Placement:
     Raises:
         ClusterError: neither the cluster as it is nor what its autoscaler may add can hold them.
     """
-    there = ray.cluster_resources()
-    gpus, wanted = int(there.get("GPU", 0)), config.accelerator_type
-    addable = growth()
-    may_add_gpus = any(group.get("GPU", 0) >= 1 for group in addable)
+    wanted = config.accelerator_type
+    gpus = count_gpus(nodes_of(wanted))
     use_gpu = config.use_gpu
     if use_gpu is None:
-        use_gpu = wanted is not None or gpus > 0 or may_add_gpus
-    if wanted is not None:
-        check_accelerator(wanted, there, addable, option="accelerator_type")
-    if use_gpu and gpus < config.workers and not may_add_gpus:
-        raise ClusterError(
-            f"{config.workers} workers need a GPU each, and the cluster has {gpus}: set workers="
-            f"{max(gpus, 1)}{'' if gpus else ' and use_gpu=false'}, or add nodes"
+        use_gpu = bool(
+            wanted is not None
+            or gpus
+            or cluster.brings_gpus(cuda="use_gpu=true", cpu="use_gpu=false")
         )
-    _check_cpus(config.workers, there.get("CPU", 0.0), bool(addable))
-    # GPUs beside the wanted kind are not ours to take
-    actors = max(config.workers, gpus) if use_gpu and wanted is None else config.workers
-    return Placement(
+    placement = Placement(
         workers=config.workers,
-        actors=actors if use_gpu else 1,
+        actors=max(config.workers, gpus) if use_gpu else 1,
         use_gpu=use_gpu,
         accelerator_type=wanted,
         threads=1 if use_gpu else max(1, cores() // config.workers),
     )
+    _check_workers(placement, gpus)
+    return placement
 
 
-def _check_cpus(workers: int, cpus: float, grows: bool) -> None:
-    """A worker holds a core for itself; reading and writing need some beside it."""
-    needed = workers * ACTOR_CPUS + READ_CPUS + WRITE_CPUS
-    if cpus < needed and not grows:
+def _check_workers(placement: Placement, gpus: int) -> None:
+    """Ray would wait for what is not there, silently and without end."""
+    workers, wanted = placement.workers, placement.accelerator_type
+    cpus, needed = (
+        ray.cluster_resources().get("CPU", 0.0),
+        workers * ACTOR_CPUS + READ_CPUS + WRITE_CPUS,
+    )
+    missing = max(0, workers - gpus) if placement.use_gpu else max(0, workers - int(cpus))
+    if not missing and cpus >= needed:
+        return
+    bundle = placement.models().bundle
+    if can_add([bundle] * missing + [{"CPU": READ_CPUS + WRITE_CPUS}]) is not False:
+        return
+    if wanted is not None and not gpus:
+        raise cluster.no_such_accelerator(wanted, option="accelerator_type")
+    if placement.use_gpu and missing:
+        of_type = f" of type {wanted}" if wanted else ""
         raise ClusterError(
-            f"{workers} workers and their reading tasks need {needed:g} CPUs, and the cluster has "
-            f"{cpus:g}: set a smaller workers, or add nodes"
+            f"{workers} workers need a GPU{of_type} each, and the cluster has {gpus}: set workers="
+            f"{max(gpus, 1)}{'' if gpus else ' and use_gpu=false'}, or add nodes"
         )
+    raise ClusterError(
+        f"{workers} workers and their reading tasks need {needed:g} CPUs, and the cluster has "
+        f"{cpus:g}: set a smaller workers, or add nodes"
+    )

@@ -70,6 +70,7 @@ def sweep(
     plan = settled(_same_sweep(plan, config, variants), placement)
     plans = _with_caches([_variant(plan, config, settings) for settings in variants])
     with terminated_as_interrupted():
+        placement = placement.waited()
         caches = {p.cache.uri: extract(p, placement) for p in plans}
         ends = _run(plan, [(p, caches[p.cache.uri]) for p in plans], placement)
     trials = [Trial(settings=s, **end) for s, end in zip(variants, ends, strict=True)]
