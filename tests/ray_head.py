@@ -20,6 +20,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import ray.autoscaler
+import yaml
 from ray_trainings import children
 
 RAY = Path(sys.executable).with_name("ray")
@@ -31,6 +33,7 @@ PORTS = (
     *("node-manager-port", "object-manager-port"),
 )
 FAKE_HEAD = "fffffffffffffffffffffffffffffffffffffffffffffffffff00000"  # of Ray's fake provider
+FAKE_HEAD_TYPE = "ray.head.default"
 CLEARED = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 
 
@@ -93,12 +96,13 @@ class RayHead:
             "head_node_id": FAKE_HEAD,
             "launch_multiple": True,
         }
-        config = {
+        defaults = Path(ray.autoscaler.__file__).with_name("local") / "defaults.yaml"
+        config = yaml.safe_load(defaults.read_text()) | {
             "cluster_name": "fake",
             "provider": provider,
             "max_workers": sum(group["max_workers"] for group in groups.values()),
-            "head_node_type": "head",
-            "available_node_types": {"head": of_head} | groups,
+            "head_node_type": FAKE_HEAD_TYPE,
+            "available_node_types": {FAKE_HEAD_TYPE: of_head} | groups,
         }
         file = self.folder / "autoscaling.json"
         file.write_text(json.dumps(config))

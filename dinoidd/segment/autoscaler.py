@@ -49,7 +49,7 @@ def _v1_adds_nodes() -> bool:
     return bool(set(kinds.values()) - shown)
 
 
-def _v2_meets(group: PlacementGroup) -> bool:
+def _v2_meets(group: PlacementGroup) -> bool | None:
     """What it says when it has seen the request."""
     asked = _v2_status().cluster_resource_state.cluster_resource_state_version
     until = time.monotonic() + _ANSWER_S
@@ -60,7 +60,7 @@ def _v2_meets(group: PlacementGroup) -> bool:
             return not any(details.startswith(group.id.hex()) for details in unmet)
         time.sleep(_POLL_S)
     logger.warning(f"the cluster's autoscaler has not answered within {_ANSWER_S:.0f} s")
-    return False
+    return None
 
 
 def _v2_status() -> Any:
