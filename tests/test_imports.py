@@ -19,8 +19,8 @@ HOMES = {
     "ray": [
         f"dinoidd/segment/{n}.py"
         for n in (
-            *("cluster", "flow", "merging", "metrics", "pieces", "pipeline", "preflight"),
-            "tries_actor",
+            *("autoscaler", "cluster", "flow", "merging", "metrics", "pieces", "pipeline"),
+            *("preflight", "tries_actor", "waiting"),
         )
     ]
     + ["dinoidd/train/*.py", "dinoidd/*/job.py", "dinoidd/upkeep/tasks.py", "jobs/*.py"],

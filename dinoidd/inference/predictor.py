@@ -19,6 +19,7 @@ from dinoidd.models.argmax import resized_argmax
 from dinoidd.models.exact import exact_float32
 from dinoidd.models.fusion import fuse
 from dinoidd.models.linear import PatchOutput
+from dinoidd.models.packed import pack_linears
 from dinoidd.models.pixels import PixelNorm
 from dinoidd.models.query_decoder import QueryOutput
 from dinoidd.models.scores import image_scores
@@ -82,14 +83,16 @@ class Predictor:
         """`compiled_batch` is the size of batches that the model is compiled for; None: it is not. The
         model is rewritten for inference (see `fuse`), and can neither be trained nor saved any more."""
         self.device = torch.device(device)
+        self.dtype = model.backbone.cls_token.dtype
         if self.device.type == "cpu":
             keep_freed_memory()
         self.model = fuse(model.to(self.device).eval())
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if compiled_batch is not None:
             compile_parts(self.model)
+        elif self.device.type == "cpu":
+            pack_linears(self.model)
         self._compiled_batch = compiled_batch
-        self.dtype = model.backbone.cls_token.dtype
         exact_float32(self.dtype)
         self._normalise = PixelNorm(model.config, self.device)
 

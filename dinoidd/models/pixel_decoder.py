@@ -11,6 +11,7 @@ from dinoidd.models.adapter import tokens_to_maps
 from dinoidd.models.config import DecoderConfig
 from dinoidd.models.deformable import DeformableAttention, Size, pixel_centres
 from dinoidd.models.positions import sine_positions
+from dinoidd.models.relu_linear import ReluLinear
 from dinoidd.models.tables import normal_table
 
 _GROUPS = 32
@@ -24,7 +25,7 @@ class EncoderLayer(nn.Module):
         C = config.width
         self.self_attn = DeformableAttention(C, config.heads, 3, config.points)
         self.norm1 = nn.LayerNorm(C)
-        self.linear1 = nn.Linear(C, config.feedforward)
+        self.linear1 = ReluLinear(C, config.feedforward)
         self.linear2 = nn.Linear(config.feedforward, C)
         self.norm2 = nn.LayerNorm(C)
 
@@ -33,7 +34,7 @@ class EncoderLayer(nn.Module):
     ) -> Tensor:
         attended = self.self_attn(x_BNC + positions_NC, points_N2, x_BNC, sizes)
         x_BNC = self.norm1(x_BNC + attended)
-        return self.norm2(x_BNC + self.linear2(self.linear1(x_BNC).relu_()))
+        return self.norm2(x_BNC + self.linear2(self.linear1(x_BNC)))
 
 
 class EncoderStack(nn.Module):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dinoidd.models.config import DecoderConfig
 from dinoidd.models.positions import sine_positions
+from dinoidd.models.relu_linear import ReluLinear
 from dinoidd.models.tables import embedding
 
 
@@ -74,12 +75,12 @@ class SelfAttentionLayer(nn.Module):
 class FeedForwardLayer(nn.Module):
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
-        self.linear1 = nn.Linear(config.width, config.feedforward)
+        self.linear1 = ReluLinear(config.width, config.feedforward)
         self.linear2 = nn.Linear(config.feedforward, config.width)
         self.norm = nn.LayerNorm(config.width)
 
     def forward(self, x_BQC: Tensor) -> Tensor:
-        return self.norm(x_BQC + self.linear2(self.linear1(x_BQC).relu_()))
+        return self.norm(x_BQC + self.linear2(self.linear1(x_BQC)))
 
 
 class MaskEmbed(nn.Module):
