@@ -13,7 +13,6 @@ from torch import Tensor
 
 from dinoidd.inference.compilation import compile_parts
 from dinoidd.inference.device_errors import is_short_of_memory
-from dinoidd.inference.memory import keep_freed_memory
 from dinoidd.models import Segmenter
 from dinoidd.models.argmax import resized_argmax
 from dinoidd.models.exact import exact_float32
@@ -84,8 +83,6 @@ class Predictor:
         model is rewritten for inference (see `fuse`), and can neither be trained nor saved any more."""
         self.device = torch.device(device)
         self.dtype = model.backbone.cls_token.dtype
-        if self.device.type == "cpu":
-            keep_freed_memory()
         self.model = fuse(model.to(self.device).eval())
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if compiled_batch is not None:
