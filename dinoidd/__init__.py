@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from dinoidd.config import Windows
     from dinoidd.segmenter import Segmenter
 
-# torch then asks Linux for large pages for large tensors, whose memory is made anew in every forward: on a
-# CPU a fifth of its time went into clearing small ones. Read when torch makes its first tensor.
+# torch then asks Linux for large pages for large tensors, whose memory is new in every forward: on a CPU
+# a fifth of its time went into clearing small ones. Read when torch makes its first tensor.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 __version__ = "0.1.0"

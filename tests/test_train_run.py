@@ -226,8 +226,8 @@ def test_allocator__what_a_user_has_set_stays(name: str, monkeypatch: pytest.Mon
     ours = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}
     assert driver._environment(placement) == {"env_vars": ours}
     assert driver._environment(replace(placement, use_gpu=False)) is None
-    monkeypatch.setenv(name, "max_split_size_mb:128")
-    assert driver._environment(placement) is None
+    monkeypatch.setenv(name, "max_split_size_mb:128")  # workers on other nodes do not see it
+    assert driver._environment(placement) == {"env_vars": {name: "max_split_size_mb:128"}}
     expandable_segments()
     assert os.environ[name] == "max_split_size_mb:128"
 

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 from ray_trainings import embedded_ray, make_scenes, small
@@ -82,6 +83,20 @@ def test_sweep__a_trial_that_diverges_is_the_last(
     assert sweep(config, grid).trials[0] == good  # nothing is trained again
     with pytest.raises(DivergedError, match="all 1 trials diverged; of the first one the "):
         sweep(small(scenes, tmp_path / "all", epochs=1), {"optimizer.learning_rate": ["1e30"]})
+
+
+def test_trial__that_diverged_is_behind_one_without_a_judged_pixel() -> None:
+    diverged = _trial(math.nan, error="the loss is not finite")
+    assert sorted([diverged, _trial(math.nan), _trial(0.2), _trial(0.3)], key=lambda t: t.rank) == [
+        _trial(0.3),
+        _trial(0.2),
+        ANY,
+        diverged,
+    ]
+
+
+def _trial(miou: float, error: str | None = None) -> Trial:
+    return Trial(settings={}, miou=miou, epoch=1, val_loss=1.0, seconds=1.0, error=error)
 
 
 def test_run_trial__one_that_diverges_has_a_result_and_the_last_rank(

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -140,7 +141,18 @@ class FsspecFiles:
     def _object(self, entry: dict[str, Any], uri: str | None = None) -> ObjectInfo:
         etag = str(entry.get("etag") or entry.get("ETag") or "").strip('"') or None
         name = uri or self.fs.unstrip_protocol(entry["name"])
-        return ObjectInfo(uri=name, size=entry.get("size"), etag=etag)
+        return ObjectInfo(uri=name, size=entry.get("size"), etag=etag, modified=_modified(entry))
+
+
+def _modified(entry: dict[str, Any]) -> float | None:
+    """Seconds since 1970, where the file system tells: each calls it something else."""
+    times = (entry.get(name) for name in ("mtime", "last_modified", "LastModified", "created"))
+    for time in times:
+        if isinstance(time, datetime):
+            return time.timestamp()
+        if isinstance(time, int | float):
+            return float(time)
+    return None
 
 
 def _filesystem(scheme: str, settings: dict[str, Any]) -> Any:

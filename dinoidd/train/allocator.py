@@ -8,8 +8,8 @@ _VALUE = "expandable_segments:True"
 
 
 def allocator_environment() -> dict[str, str]:
-    """What to add to a process's environment; empty where this one's already says something."""
-    return {} if any(name in os.environ for name in _NAMES) else {_NAME: _VALUE}
+    """What a process's environment should say: what this one's does, or else ours."""
+    return {n: os.environ[n] for n in _NAMES if n in os.environ} or {_NAME: _VALUE}
 
 
 def expandable_segments() -> None:

@@ -31,9 +31,10 @@ class Trial:
     error: str | None = None  # why it diverged
 
     @property
-    def rank(self) -> tuple[bool, float]:
-        """Smaller is better; NaN is the worst."""
-        return math.isnan(self.miou), -self.miou
+    def rank(self) -> tuple[bool, bool, float]:
+        """Smaller is better; the worst is to diverge, then NaN."""
+        unknown = math.isnan(self.miou)
+        return self.error is not None, unknown, 0.0 if unknown else -self.miou
 
 
 def run_trial(
