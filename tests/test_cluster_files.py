@@ -304,7 +304,7 @@ def test_local__touches_no_folder_of_somebody_else(tmp_path: Path) -> None:
 
 SENTENCES = (
     "waiting for",
-    "on one node, for",
+    " on one node",
     "so the run would wait for ever",
     "no node of the cluster has an accelerator of type",
     "out of memory on",
