@@ -22,10 +22,10 @@ demo: $(VENV)/installed
 	$(BIN)/dinoidd show $(DEMO)/out --grid 3x3 --to $(DEMO)/masks.png
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -m "not gpu"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not gpu"
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
