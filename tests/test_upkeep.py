@@ -179,7 +179,7 @@ def test_retry__changed_limits_are_told(place: Place, mended: None) -> None:
 def test_retry__of_an_accelerator_that_is_not_there(place: Place) -> None:
     ran = retry(place, "--accelerator-type", "H100")
     assert ran.status == 2
-    assert "no node of the cluster has an accelerator of type 'H100': it has no acc" in ran.err
+    assert "no node of the cluster has an accelerator of type 'H100', and no autoscaler" in ran.err
     assert place.errors() == ERRORS
 
 
