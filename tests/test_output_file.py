@@ -12,7 +12,8 @@ from segment_runs import TABLE, check_mask, rows_of
 
 from dinoidd.errors import OutputError, StorageError
 from dinoidd.output.schema import ROWS_PER_GROUP, images_schema
-from dinoidd.segment.chunk_file import read_footer
+from dinoidd.segment import chunk_file
+from dinoidd.segment.chunk_file import read_chunk, read_footer
 from dinoidd.segment.layout import Layout
 from dinoidd.segment.merging import finished_chunks, finished_files, remove_foreign
 from dinoidd.segment.output_file import merge_file
@@ -224,6 +225,25 @@ def test_merge_file__a_damaged_chunk_is_done_again(folders: Folders, damage: str
     assert finished_chunks(LAYOUT, folders.staging) == {0, 2}
     folders.write(1)
     assert folders.merge(0).images == 9
+
+
+@pytest.mark.parametrize(
+    "error",
+    [pa.ArrowMemoryError("malloc failed"), TimeoutError(), ConnectionResetError()],
+    ids=repr,
+)
+def test_read_chunk__what_is_no_damage_keeps_the_file(
+    local: Folders, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    local.write(0)
+    monkeypatch.setattr(chunk_file.pq, "read_table", fail)
+    with pytest.raises(type(error)) as caught:
+        read_chunk(local.staging, LAYOUT.chunk_name(0), SCHEMA)
+    assert caught.value is error
+    assert local.staging.names() == [LAYOUT.chunk_name(0)]
 
 
 @pytest.mark.parametrize("damage", [kind for kind in DAMAGE if kind != "pages"])

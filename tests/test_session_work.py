@@ -66,7 +66,7 @@ UNUSED: Any = SimpleNamespace(check=nothing, over=nothing)
 
 
 def session(layout: Layout, output: Any = UNUSED) -> Session:
-    record: Any = SimpleNamespace(layout=layout, run_id="run-1")
+    record: Any = SimpleNamespace(layout=layout, run_id="run-1", identity={"manifest sha256": ""})
     return Session(
         config=UNUSED,
         output=output,

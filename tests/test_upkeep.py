@@ -192,6 +192,18 @@ def test_retry__of_another_model(place: Place) -> None:
     assert place.errors() == ERRORS
 
 
+def test_retry__of_images_whose_folder_is_gone(place: Place, finished: Place) -> None:
+    """To a first run this is a node without the mount; here they are rows that fail again."""
+    folder = finished.folder / "in"
+    folder.rename(finished.folder / "away")
+    try:
+        ran = retry(place)
+    finally:
+        (finished.folder / "away").rename(folder)
+    assert ran.status == 1, ran.err
+    assert "7 error rows tried again: 0 are ok now, 7 failed again (missing 7)" in ran.out
+
+
 @pytest.mark.parametrize("files", [0, 1, 3])
 def test_retry__stopped_while_files_are_replaced(
     place: Place, mended: None, monkeypatch: pytest.MonkeyPatch, files: int

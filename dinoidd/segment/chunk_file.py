@@ -161,9 +161,16 @@ def _whole(uri: str, advice: str) -> Iterator[None]:
     """Turn what reading a file raises that is damaged or not ours into a StorageError."""
     try:
         yield
+    except MemoryError:  # pa.ArrowMemoryError is one too: the file may be whole
+        raise
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, OSError) and (error.errno is not None or error.__cause__ is not None):
-            raise  # of the store: Arrow's own have neither
+        if isinstance(error, OSError) and not _is_of_arrow(error):
+            raise  # of the store
         reason = " ".join(str(error).split()) or type(error).__name__
         what = f"{uri} is damaged, or no file that a run wrote ({reason})"
         raise StorageError("damaged", f"{what}: {advice}") from error
+
+
+def _is_of_arrow(error: OSError) -> bool:
+    """Arrow's own are plain and have no number; the system's and the network's are of a kind."""
+    return type(error) is OSError and error.errno is None and error.__cause__ is None

@@ -49,6 +49,7 @@ def segment(
     accelerator_type: str | None = None,
     source: ModelSource | None = None,
     threads: int | None = None,
+    of_failures: bool = False,
 ) -> RunResult:
     """Segment all images of `config.input` into `config.output`, or go on where that stopped.
 
@@ -58,6 +59,7 @@ def segment(
         accelerator_type: of the nodes that the model runs on, as Ray names it, like A100.
         source: of the model; None: what `config` names.
         threads: of torch in each actor; None: one beside a GPU, otherwise all cores among the actors.
+        of_failures: all images failed before, so that the whole input may be dead for good.
 
     Raises:
         DinoiddError: it cannot start or go on; everything done so far is kept.
@@ -76,6 +78,7 @@ def segment(
         address=address,
         accelerator_type=accelerator_type,
         threads=threads,
+        of_failures=of_failures,
     )
     with terminated_as_interrupted(), exclusive(output, "segment") as lock:
         remove_half_written(output)
@@ -91,6 +94,7 @@ class _Request:
     address: str | None
     accelerator_type: str | None
     threads: int | None
+    of_failures: bool
 
     def place(self) -> cluster.Placement:
         cluster.connect(self.address)
@@ -136,6 +140,7 @@ class _Request:
                 source=source.exactly(replace(model, dtype=record.identity["dtype"])),
                 image_size=record.identity["image size"],
                 lock=lock,
+                of_failures=self.of_failures,
             )
             return RunResult(summary=session.run())
 

@@ -3,10 +3,11 @@
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from dinoidd.config import SegmentConfig
-from dinoidd.data.manifest import FOLDER, read_rows
+from dinoidd.data.manifest import FOLDER
 from dinoidd.errors import DinoiddError, OutageError, OutputError
 from dinoidd.inference.source import ModelSource
 from dinoidd.log import logger
@@ -23,12 +24,13 @@ from dinoidd.segment.pipeline import run_chunks
 from dinoidd.segment.preparation import IMAGES, STAGING
 from dinoidd.segment.progress import Progress
 from dinoidd.segment.run_record import SUCCESS, RunRecord, read_record, write_record
+from dinoidd.segment.sources import Sources
 from dinoidd.segment.stages import ReadImages, WriteRows
 from dinoidd.segment.standstill import Standstill
 from dinoidd.segment.summary import summarise
 from dinoidd.segment.tally import Tally, total
 from dinoidd.segment.watch import Watch
-from dinoidd.storage import ObjectReader, Store
+from dinoidd.storage import Store
 
 
 class Worked:
@@ -61,6 +63,7 @@ class Session:
     source: ModelSource
     image_size: int
     lock: Lock
+    of_failures: bool = False  # of its images, see `Sources`
 
     def run(self) -> dict[str, Any]:
         """Work until the run is finished, through outages of the store; returns its summary."""
@@ -91,8 +94,11 @@ class Session:
     def _check_stores(self) -> None:
         """Raise OutageError where input or output are out."""
         check_output(self.output)
-        first = read_rows(self.output.child(FOLDER), 0, 1, self.record.identity["manifest sha256"])
-        ObjectReader(self.output.options).check_store(first["uri"][0].as_py())
+        self._sources.check()
+
+    @cached_property
+    def _sources(self) -> Sources:
+        return Sources(self.output.child(FOLDER), self.record, self.of_failures)
 
     def _run(self, worked: Worked, outage: Outage) -> None:
         """Do what the files say is not done."""
@@ -173,6 +179,7 @@ class Session:
             max_pixels=config.max_pixels,
             max_bytes=config.max_bytes,
             image_timeout=config.image_timeout,
+            witnesses=self._sources.witnesses,
             storage=self.output.options,
         )
         segment = {

@@ -83,6 +83,7 @@ class ReadImages:
     storage: StorageOptions
     windows: Windows | None = None
     image_timeout: float | None = None  # seconds to decode an image, then its process ends
+    witnesses: tuple[str, ...] = ()  # addresses that could be had before, see `check_source`
     tries: Counting = field(default_factory=Tries)
 
     def __call__(self, chunk: int) -> pa.Table:
@@ -93,13 +94,8 @@ class ReadImages:
             tried.touch(None)
             kinds = (result.get("error_kind") for result in read)
             pairs = zip((row["uri"] for row in rows), kinds, strict=True)
-            check_source(list(pairs), self._elsewhere, self.storage)
+            check_source(list(pairs), self.witnesses, self.storage)
             return pa.Table.from_pylist(read, schema=_READ)
-
-    def _elsewhere(self) -> list[str]:
-        """Addresses from the first of the input to the last."""
-        places = {i * (self.layout.rows - 1) // 4 for i in range(5)}
-        return [self._manifest_rows(place, place + 1)[0]["uri"] for place in sorted(places)]
 
     def _manifest_rows(self, start: int, stop: int) -> list[dict[str, Any]]:
         return read_rows(self.manifest, start, stop, self.manifest_sha256).to_pylist()

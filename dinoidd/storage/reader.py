@@ -57,26 +57,27 @@ class ObjectReader:
         Raises:
             OutageError: it does not answer.
         """
-        name = normalise(uri)
-        if scheme_of(name) in ("http", "https"):
+        if scheme_of(uri) in ("http", "https"):
             return
         try:
+            name = normalise(uri)
             with told(name, self.options, "looked up"):
                 backend_of(name, self.options).info(name)
         except OutageError:
             raise
-        except StorageError:  # it says no, so it is there
+        except DinoiddError:  # it says no, so it is there; or it is an address of nobody
             return
 
     def answers(self, uri: str) -> bool:
         """Whether anything comes back for an object, a refusal too; its body is not read."""
-        name = normalise(uri)
         try:
-            self._once(name, 0, None, ONCE.seconds)
-        except OutageError:
-            return False
+            self._once(normalise(uri), 0, None, ONCE.seconds)
+        except (
+            StorageError
+        ) as error:  # `unreadable` may be an address that nobody could be asked for
+            return error.kind != "unreadable" and not isinstance(error, OutageError)
         except DinoiddError:
-            return True
+            return False
         return True
 
     def _store_answers(self, name: str) -> bool:

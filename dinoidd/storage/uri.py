@@ -78,7 +78,10 @@ def shown(uri: str) -> str:
     """The URI as it may appear in messages: without user, password, and what signs a web address."""
     if scheme_of(uri) not in ("http", "https"):
         return _USER.sub(r"\1", uri)
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+    except ValueError:  # it is no address, such as http://[::1/x.png: its row still names it
+        return _USER.sub(r"\1", re.split("[?#]", uri)[0])
     return urlunsplit((parts.scheme, _host(parts.netloc), parts.path, "", ""))
 
 
@@ -90,7 +93,10 @@ def public(uri: str) -> str:
     """
     if scheme_of(uri) not in ("http", "https"):
         return _USER.sub(r"\1", uri)
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
+        return shown(uri)
     signed = any(_SECRET.search(pair.partition("=")[0]) for pair in parts.query.split("&"))
     return shown(uri) if signed else urlunsplit(parts._replace(netloc=_host(parts.netloc)))
 

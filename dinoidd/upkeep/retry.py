@@ -101,6 +101,7 @@ def retry(request: RetryRequest) -> Retried:
             address=request.address,
             accelerator_type=request.accelerator_type,
             source=source,
+            of_failures=True,
         )
         cluster.connect(request.address)
         with terminated_as_interrupted():
