@@ -92,8 +92,7 @@ def _check_workers(placement: Placement, gpus: int) -> None:
     missing = max(0, workers - gpus) if placement.use_gpu else max(0, workers - int(cpus))
     if not missing and cpus >= needed:
         return
-    bundle = placement.models().bundle
-    if can_add([bundle] * missing + [{"CPU": READ_CPUS + WRITE_CPUS}]) is not False:
+    if can_add(cluster.request_of(replace(placement.models(), actors=workers))) is not False:
         return
     if wanted is not None and not gpus:
         raise cluster.no_such_accelerator(wanted, option="accelerator_type")
