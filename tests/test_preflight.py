@@ -102,7 +102,7 @@ def test_place__an_autoscaler_may_add_the_rest(
     monkeypatch.setattr(cluster, "can_add", lambda bundles: asked.append(bundles) or len(asked) < 2)
     placement = place(4, "auto")
     assert (placement.device, placement.actors, placement.most) == ("cuda", 4, 4)
-    assert asked == [[{"CPU": 1.0, "GPU": 1.0}] * 4], "the missing three would need fewer nodes"
+    assert asked == [[ON_GPU] * 4 + [{"CPU": 0.75}]], "the missing three would need fewer nodes"
     assert "4 GPUs (it has 1)" in refusal(4, "cuda")
     assert place(None, "cuda").most == cluster.MOST_ACTORS
     assert place(None, "cpu").most == 1
@@ -117,7 +117,7 @@ def test_place__an_autoscaler_may_add_the_rest(
         ({}, 6, [ON_GPU] * 2 + [{"CPU": 0.75}]),
     ],
 )
-def test_request_of__the_whole_need_without_what_is_busy(
+def test_may_come__asks_for_the_whole_need_and_then_without_what_is_busy(
     nodes: list[dict[str, float]],
     monkeypatch: pytest.MonkeyPatch,
     free: dict[str, float],
@@ -126,7 +126,20 @@ def test_request_of__the_whole_need_without_what_is_busy(
 ) -> None:
     nodes += [{"CPU": 4.0, "GPU": 4.0}]
     monkeypatch.setattr(cluster, "available_resources_per_node", lambda: {"node": free})
-    assert cluster.request_of(Placement(device="cuda", actors=actors, threads=1)) == request_
+    placement = Placement(device="cuda", actors=actors, threads=1)
+    assert cluster.request_of(placement) == request_
+    asked: list[list[dict[str, float]]] = []
+    answers = iter([False, None, True, False, False])
+    monkeypatch.setattr(cluster, "can_add", lambda bundles: asked.append(bundles) or next(answers))
+    whole = [ON_GPU] * actors + [{"CPU": 0.75}]
+    if request_ == whole:
+        assert not cluster.may_come(placement)
+        assert asked == [whole]
+    else:
+        assert cluster.may_come(placement), "a None tells nothing"
+        assert cluster.may_come(placement)
+        assert not cluster.may_come(placement)
+        assert asked == [whole, request_, whole, whole, request_]
 
 
 @pytest.mark.parametrize("adds", [True, False, None])

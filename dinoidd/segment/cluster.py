@@ -181,7 +181,7 @@ def _check_actors(placement: Placement) -> None:
     """Ray would wait for what is not there, silently and without end."""
     nodes = nodes_of(placement.accelerator_type)
     short = short_of(placement, nodes)
-    if not short or can_add(request_of(placement)) is not False:
+    if not short or may_come(placement):
         return
     if placement.accelerator_type is not None and not nodes:
         raise no_such_accelerator(placement.accelerator_type, option="--accelerator-type")
@@ -191,12 +191,21 @@ def _check_actors(placement: Placement) -> None:
     )
 
 
-def request_of(placement: Placement) -> list[dict[str, float]]:
-    """What an autoscaler is asked for where nodes are short: the whole need, without what is busy.
+def may_come(placement: Placement) -> bool:
+    """Whether an autoscaler adds what these actors and the other stages lack.
 
-    What is idle is asked for too: what is missing alone would fit there, and need no new node. What
-    other jobs hold is not: they end, but an autoscaler counts it as gone.
+    It is asked for the whole need: what is missing alone would fit on nodes that are idle.
     """
+    whole = [placement.bundle] * placement.actors + [{"CPU": READ_CPUS + WRITE_CPUS}]
+    if can_add(whole) is not False:
+        return True
+    # Looked at only now: what this process itself has just let go of is free for all by now.
+    later = request_of(placement)
+    return later != whole and can_add(later) is not False
+
+
+def request_of(placement: Placement) -> list[dict[str, float]]:
+    """The need without what is busy: other jobs end, but an autoscaler counts what they hold as gone."""
     free = free_of(placement.accelerator_type)
     slots = sum(slots_of(node, placement) for node in nodes_of(placement.accelerator_type))
     idle = [slots_of(node, placement) for node in free]
