@@ -91,3 +91,33 @@ def test_autoscaler__brings_a_gpu_to_a_cluster_of_none(monkeypatch: pytest.Monke
             assert len({r["node"] for r in found}) == 2, "and a second one, for the work there is"
         finally:
             ray.shutdown()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_autoscaler__is_asked_for_what_idle_nodes_cannot_hold(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ray.shutdown()
+    group = {"CPU": 4, "GPU": 4, "object_store_memory": 10**8}
+    groups = {"gpu": {"resources": group, "node_config": {}, "min_workers": 1, "max_workers": 2}}
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    with ray_head(cpus=0, groups=groups) as head:
+        try:
+            ray.init(head.address, logging_level="error", log_to_driver=False)
+            until = time.monotonic() + 60
+            while not (there := cluster.count_gpus(cluster.nodes_of(None))):
+                assert time.monotonic() < until
+                time.sleep(0.5)
+            assert there == 4, "one of two nodes, and idle"
+            with pytest.raises(ClusterError, match=r"8 GPUs \(it has 4\) and 8\.75 CPUs"):
+                cluster.place(8, "cuda")
+            with pytest.raises(ClusterError, match=r"10 GPUs \(it has 4\)"):
+                cluster.place(10, "cuda")
+            placement = wait_for_place(cluster.place(7, "cuda"), 7)
+            assert placement.actors == 7
+            assert cluster.count_gpus(cluster.nodes_of(None)) == 8
+            with pytest.raises(ClusterError, match=r"need 8\.75 CPUs \(it has 8\)"):
+                cluster.place(8, "cuda")
+        finally:
+            ray.shutdown()

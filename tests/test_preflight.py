@@ -24,6 +24,7 @@ from dinoidd.segment.preflight import check_room
 from dinoidd.storage import Store
 
 ONE = Placement(device="cpu", actors=1, threads=1)
+ON_GPU = {"CPU": 1.0, "GPU": 1.0}
 LAYOUT = Layout(rows=1000, rows_per_chunk=64, rows_per_file=128)
 Usage = namedtuple("Usage", "total used free")
 
@@ -45,6 +46,7 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, float]]:
 
     monkeypatch.setattr(cluster.ray, "nodes", lambda: [{"Alive": 1, "Resources": n} for n in there])
     monkeypatch.setattr(cluster.ray, "cluster_resources", resources)
+    monkeypatch.setattr(cluster, "available_resources_per_node", lambda: dict(enumerate(there)))
     monkeypatch.setattr(cluster, "can_add", lambda bundles: False)
     return there
 
@@ -100,10 +102,44 @@ def test_place__an_autoscaler_may_add_the_rest(
     monkeypatch.setattr(cluster, "can_add", lambda bundles: asked.append(bundles) or len(asked) < 2)
     placement = place(4, "auto")
     assert (placement.device, placement.actors, placement.most) == ("cuda", 4, 4)
-    assert asked == [[{"CPU": 1.0, "GPU": 1.0}] * 3 + [{"CPU": 0.75}]], "what is not there"
+    assert asked == [[ON_GPU] * 4 + [{"CPU": 0.75}]], "the missing three would need fewer nodes"
     assert "4 GPUs (it has 1)" in refusal(4, "cuda")
     assert place(None, "cuda").most == cluster.MOST_ACTORS
     assert place(None, "cpu").most == 1
+
+
+@pytest.mark.parametrize(
+    ("free", "actors", "request_"),
+    [
+        ({"CPU": 4.0, "GPU": 4.0}, 4, [ON_GPU] * 4 + [{"CPU": 0.75}]),
+        ({"CPU": 4.0, "GPU": 4.0}, 6, [ON_GPU] * 6 + [{"CPU": 0.75}]),
+        ({"CPU": 2.75, "GPU": 3.0}, 6, [ON_GPU] * 4 + [{"CPU": 0.75}] * 2),
+        ({}, 6, [ON_GPU] * 2 + [{"CPU": 0.75}]),
+    ],
+)
+def test_may_come__asks_for_the_whole_need_and_then_without_what_is_busy(
+    nodes: list[dict[str, float]],
+    monkeypatch: pytest.MonkeyPatch,
+    free: dict[str, float],
+    actors: int,
+    request_: list[dict[str, float]],
+) -> None:
+    nodes += [{"CPU": 4.0, "GPU": 4.0}]
+    monkeypatch.setattr(cluster, "available_resources_per_node", lambda: {"node": free})
+    placement = Placement(device="cuda", actors=actors, threads=1)
+    assert cluster.request_of(placement) == request_
+    asked: list[list[dict[str, float]]] = []
+    answers = iter([False, None, True, False, False])
+    monkeypatch.setattr(cluster, "can_add", lambda bundles: asked.append(bundles) or next(answers))
+    whole = [ON_GPU] * actors + [{"CPU": 0.75}]
+    if request_ == whole:
+        assert not cluster.may_come(placement)
+        assert asked == [whole]
+    else:
+        assert cluster.may_come(placement), "a None tells nothing"
+        assert cluster.may_come(placement)
+        assert not cluster.may_come(placement)
+        assert asked == [whole, request_, whole, whole, request_]
 
 
 @pytest.mark.parametrize("adds", [True, False, None])
@@ -116,6 +152,33 @@ def test_place__auto_asks_for_a_gpu_where_there_is_none(
         assert "does not tell whether it may add one: say --device cuda" in refusal(None, "auto")
     else:
         assert place(None, "auto").device == ("cuda" if adds else "cpu")
+
+
+@pytest.mark.parametrize(
+    ("node", "awaited", "actors"),
+    [
+        ({"CPU": 8.0, "GPU": 8.0}, 1, 7),
+        ({"CPU": 9.0, "GPU": 8.0}, 1, 8),
+        ({"CPU": 8.0, "GPU": 8.0}, 8, 8),
+        ({"CPU": 1.0, "GPU": 1.0}, 1, 1),
+    ],
+)
+def test_wait_for_place__what_came_has_room_for_readers_too(
+    nodes: list[dict[str, float]],
+    monkeypatch: pytest.MonkeyPatch,
+    node: dict[str, float],
+    awaited: int,
+    actors: int,
+) -> None:
+    class Group:
+        def wait(self, _: float) -> bool:
+            nodes.append(node)
+            return True
+
+    monkeypatch.setattr(waiting.ray.util, "placement_group", lambda bundles: Group())
+    monkeypatch.setattr(waiting.ray.util, "remove_placement_group", lambda group: None)
+    placement = Placement(device="cuda", actors=1, threads=1, fixed=False)
+    assert waiting.wait_for_place(placement, awaited).actors == actors
 
 
 def test_wait_for_place__ends_where_no_node_comes(

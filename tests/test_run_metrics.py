@@ -200,3 +200,19 @@ def test_run_metrics__gpu_hours_go_on_from_the_sessions_before(
     assert (run.gpu_hours, run.most_gpus) == (5.5, 8), "of GPUs that joined too"
     assert told["dinoidd_rows"] == {(): 1}, "told again, or Prometheus forgets it"
     assert told["dinoidd_chunks_running"] == {("read",): 0, ("model",): 9, ("write",): 0}
+
+
+def test_run_metrics__gpu_hours_leave_an_outage_out(
+    told: dict[str, dict[tuple[str, ...], float]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(metrics.time, "monotonic", lambda: now[0])
+    run = metrics.RunMetrics(rows=1, gpus=8)
+    run.resume(0)
+    now[0] += 450
+    run.tick({})  # the watch's last look, as the work ends
+    now[0] += 600
+    run.resume(0)
+    now[0] += 450
+    run.tick({})
+    assert run.gpu_hours == 2.0

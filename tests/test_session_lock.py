@@ -176,17 +176,60 @@ def test_file_lock__a_holder_that_has_said_nothing_yet(
             lock._acquired(output, Holder.me("segment"))
 
 
+@pytest.mark.parametrize("alone", [True, False])
 def test_file_lock__a_file_system_without_locks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alone: bool
 ) -> None:
     def no_locks(*_: object) -> None:
         raise OSError(lock.errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(lock.fcntl, "flock", no_locks)
+    monkeypatch.setattr(lock, "is_of_one_machine", lambda folder: alone)
+    begun: list[str] = []
+    write = Heartbeat._write
+    monkeypatch.setattr(Heartbeat, "_write", lambda h, **k: begun.append(h.me.id) or write(h, **k))
     output = Store.open(str(tmp_path))
     with exclusive(output, "segment") as held:
         assert isinstance(held, Heartbeat)
-        assert len(sessions(output)) == 1
+        assert sessions(output) == [f"{held.me.id}.json"]
+        assert begun == [held.me.id] * 2, "a claim and a hold, of the only one"
+
+
+@pytest.fixture
+def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """A folder on a disk of this machine, which others may mount."""
+    monkeypatch.setattr(lock, "is_of_one_machine", lambda folder: True)
+    return Store.open(str(tmp_path / "out"))
+
+
+def test_own_disk__a_live_session_of_a_machine_that_mounts_it_is_left_alone(disk: Store) -> None:
+    other = leave(disk, kernel=None)
+    disk.write_bytes(NAME, b"its own")
+    name = f"{other.id}.json"
+    file = disk.child(FOLDER).read_bytes(name).replace(b": 3", b": 4")
+    beats = threading.Timer(0.5, disk.child(FOLDER).write_bytes, (name, file))
+    beats.start()
+    told = "on elsewhere, process 7, since 20"
+    with pytest.raises(OutputError, match=told), exclusive(disk, "segment"):
+        pytest.fail("both hold it")
+    beats.join()
+    assert disk.read_bytes(NAME) == b"its own"
+    assert sessions(disk) == [name]
+
+
+def test_own_disk__nobody_waits(disk: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor after a reboot or in another container, where a process number says nothing."""
+    monkeypatch.setattr(heartbeat, "SETTLE_S", 60.0)
+    monkeypatch.setattr(heartbeat, "WATCH_S", 60.0)
+    dead = leave(disk, kernel=sys.platform)
+    with exclusive(disk, "segment") as held:
+        (mine,) = sessions(disk)
+        assert mine != f"{dead.id}.json"
+        held.check()
+        disk.child(FOLDER).remove(mine)
+        with pytest.raises(OutputError, match="was taken over"):
+            held.check()
+    assert list(Path(disk.uri).iterdir()) == []
 
 
 @pytest.fixture
@@ -226,10 +269,10 @@ def test_shared_folder__both_are_held_and_go(shared: Store) -> None:
 
 def test_shared_folder__a_file_lock_of_this_machine_is_respected(shared: Store) -> None:
     with held_elsewhere(shared):  # a local folder to that process
+        held_there = [*sessions(shared), shared.read_bytes(NAME)]
         with pytest.raises(OutputError, match="another session"), exclusive(shared, "segment"):
             pytest.fail("both hold it")
-        assert sessions(shared) == []
-        assert shared.exists(NAME)
+        assert [*sessions(shared), shared.read_bytes(NAME)] == held_there
 
 
 MOUNTS = r"""
@@ -439,8 +482,8 @@ def test_segment__a_second_driver_ends_with_a_sentence(
             assert ran.status == 2
             assert f"another session works on {store.uri}: `dinoidd segment` on " in ran.err
             assert f"process {process.pid}, since" in ran.err
-            left = [e.uri.removeprefix(f"{store.uri}/").partition("/")[0] for e in store.walk()]
-            assert left in ([NAME], [FOLDER])
+            left = {e.uri.removeprefix(f"{store.uri}/").partition("/")[0] for e in store.walk()}
+            assert left in ({NAME, FOLDER}, {FOLDER})
 
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])

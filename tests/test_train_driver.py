@@ -203,11 +203,11 @@ def test_place__an_autoscaler_may_add_what_is_named(
     scenes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = replace(small(scenes, "out"), use_gpu=None, accelerator_type="A100")
-    monkeypatch.setattr("dinoidd.train.placement.can_add", lambda bundles: False)
+    monkeypatch.setattr("dinoidd.segment.cluster.can_add", lambda bundles: False)
     with pytest.raises(ClusterError, match="names it by the resource 'accelerator_type:A100'"):
         place(config)
     a100 = {"CPU": 1.0, "GPU": 1.0, "accelerator_type:A100": 0.001}
-    monkeypatch.setattr("dinoidd.train.placement.can_add", lambda bundles: a100 in bundles)
+    monkeypatch.setattr("dinoidd.segment.cluster.can_add", lambda bundles: a100 in bundles)
     placement = place(config)
     assert (placement.use_gpu, placement.backend, placement.precision) == (
         *(True, "nccl"),
@@ -221,7 +221,7 @@ def test_place__counts_gpus_of_the_wanted_kind(
     config = replace(small(scenes, "out"), use_gpu=None, accelerator_type="A100", workers=2)
     nodes = [{"CPU": 8.0, "GPU": 8.0, "accelerator_type:A100": 1.0}]
     nodes += [{"CPU": 8.0, "GPU": 1.0, "accelerator_type:T4": 1.0}]
-    monkeypatch.setattr("dinoidd.train.placement.can_add", lambda bundles: False)
+    monkeypatch.setattr("dinoidd.segment.cluster.can_add", lambda bundles: False)
     monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": n} for n in nodes])
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 16.0, "GPU": 9.0})
     assert place(config).actors == 8, "the network runs on all of them"

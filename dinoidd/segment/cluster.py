@@ -6,6 +6,7 @@ import socket
 from dataclasses import dataclass
 
 import ray
+from ray._private.state import available_resources_per_node
 
 from dinoidd.errors import ClusterError
 from dinoidd.log import logger
@@ -135,6 +136,13 @@ def nodes_of(accelerator_type: str | None) -> list[dict[str, float]]:
     return [node for node in nodes if accelerator_type is None or node.get(name)]
 
 
+def free_of(accelerator_type: str | None) -> list[dict[str, float]]:
+    """What is free on each of these nodes."""
+    free = available_resources_per_node().values()
+    name = f"{ACCELERATOR}{accelerator_type}"
+    return [node for node in free if accelerator_type is None or node.get(name)]
+
+
 def count_gpus(nodes: list[dict[str, float]]) -> int:
     """All of these nodes."""
     return int(sum(node.get("GPU", 0) for node in nodes))
@@ -172,11 +180,8 @@ def _cores() -> int:
 def _check_actors(placement: Placement) -> None:
     """Ray would wait for what is not there, silently and without end."""
     nodes = nodes_of(placement.accelerator_type)
-    short = _short(placement, nodes)
-    if not short:
-        return
-    missing = max(0, placement.actors - sum(slots_of(node, placement) for node in nodes))
-    if can_add([placement.bundle] * missing + [{"CPU": READ_CPUS + WRITE_CPUS}]) is not False:
+    short = short_of(placement, nodes)
+    if not short or may_come(placement):
         return
     if placement.accelerator_type is not None and not nodes:
         raise no_such_accelerator(placement.accelerator_type, option="--accelerator-type")
@@ -186,7 +191,33 @@ def _check_actors(placement: Placement) -> None:
     )
 
 
-def _short(placement: Placement, nodes: list[dict[str, float]]) -> list[str]:
+def may_come(placement: Placement) -> bool:
+    """Whether an autoscaler adds what these actors and the other stages lack.
+
+    It is asked for the whole need: what is missing alone would fit on nodes that are idle.
+    """
+    whole = [placement.bundle] * placement.actors + [{"CPU": READ_CPUS + WRITE_CPUS}]
+    if can_add(whole) is not False:
+        return True
+    # Looked at only now: what this process itself has just let go of is free for all by now.
+    later = request_of(placement)
+    return later != whole and can_add(later) is not False
+
+
+def request_of(placement: Placement) -> list[dict[str, float]]:
+    """The need without what is busy: other jobs end, but an autoscaler counts what they hold as gone."""
+    free = free_of(placement.accelerator_type)
+    slots = sum(slots_of(node, placement) for node in nodes_of(placement.accelerator_type))
+    idle = [slots_of(node, placement) for node in free]
+    request = [placement.bundle] * (placement.actors - max(0, slots - sum(idle)))
+    if ray.cluster_resources().get("CPU", 0.0) - slots * ACTOR_CPUS >= READ_CPUS + WRITE_CPUS:
+        return request  # the other stages have room beside actors on all places
+    # A part of a CPU is idle where another job holds the rest of it: that is no room to stay in.
+    parts = [node.get("CPU", 0) - n * ACTOR_CPUS for node, n in zip(free, idle, strict=True)]
+    return [*request, *({"CPU": p} for p in parts if p > 0), {"CPU": READ_CPUS + WRITE_CPUS}]
+
+
+def short_of(placement: Placement, nodes: list[dict[str, float]]) -> list[str]:
     """What the cluster has too little of, all that it has counted, and not only what is free."""
     actors, short = placement.actors, []
     cpus, gpus = ray.cluster_resources().get("CPU", 0.0), count_gpus(nodes)

@@ -1,4 +1,4 @@
-"""One session at a time where a store has no locks: each shows by a heartbeat that it lives.
+"""One session at a time where locks are not seen by all: each shows by a heartbeat that it lives.
 
 `_sessions/ID.json` is a session's file. Who comes looks at those that are there: one whose process is
 known to be dead, or that does not beat for `WATCH_S`, is replaced; any other is left to its work. Two
@@ -37,14 +37,20 @@ class _Seen:
     holder: Holder
     holds: bool
     replaces: list[str]  # ids of sessions that it found dead
+    kernel: str | None
 
 
 @dataclass
 class Heartbeat:
-    """This process's session on an output; `acquire` first."""
+    """This process's session on an output; `acquire` first.
+
+    Args:
+        kernel: whose lock on a disk of this machine is held too (`linux`); None: there is none.
+    """
 
     output: Store
     me: Holder
+    kernel: str | None = None
     replaces: list[str] = field(default_factory=list)
     lost_to: str | None = None
     _beats: int = 0
@@ -75,7 +81,8 @@ class Heartbeat:
 
     def _claim(self) -> None:
         self._write(holds=False)
-        time.sleep(SETTLE_S)
+        if self.kernel is None:  # a disk of this machine lists a claim at once
+            time.sleep(SETTLE_S)
         for other in self._others():
             if other.holds or other.holder.id < self.me.id:
                 raise Held(other.holder)
@@ -90,7 +97,7 @@ class Heartbeat:
         before = {other.holder.id: other.text for other in others}
         until = time.monotonic() + WATCH_S
         told = False
-        while living := [other for other in others if not other.holder.is_dead]:
+        while living := [other for other in others if not self._is_dead(other)]:
             for other in living:
                 if before.get(other.holder.id) != other.text:
                     raise Held(other.holder)
@@ -105,6 +112,11 @@ class Heartbeat:
             time.sleep(POLL_S)
             others = self._others()
         return [other.holder for other in others]
+
+    def _is_dead(self, other: _Seen) -> bool:
+        """Certain to have ended: also where the kernel's lock that it held on this disk is ours now."""
+        freed = self.kernel is not None and self.kernel == other.kernel
+        return freed or other.holder.is_dead
 
     def check(self, *, now: bool = True) -> None:
         """Raises OutputError where another session has taken over; `now` looks, else what is known."""
@@ -154,7 +166,7 @@ class Heartbeat:
     def _write(self, *, holds: bool, patience: Patience = STEADY) -> None:
         self._beats += 1
         state = {"holds": holds, "beats": self._beats, "replaces": self.replaces}
-        text = json.dumps(self.me.to_dict() | state)
+        text = json.dumps(self.me.to_dict() | state | {"kernel": self.kernel})
         self._files.write_bytes(self._name, text.encode(), patience)
 
     def _others(self) -> list[_Seen]:
@@ -167,7 +179,7 @@ class Heartbeat:
             text = self._files.read_bytes(name).decode()
             values: dict[str, Any] = json.loads(text)
             holder = Holder.from_dict(values)
-            return _Seen(text, holder, values["holds"], values["replaces"])
+            return _Seen(text, holder, values["holds"], values["replaces"], values.get("kernel"))
         except StorageError as error:
             if error.kind == "missing":
                 return None

@@ -1,14 +1,16 @@
 """One session of work on an output at a time; who comes second is told who is there.
 
 In a local folder the lock is the kernel's, on `OUTPUT/_session`: it ends with its process, however
-that ends. Where there is none, in object storage, a heartbeat stands for it; where it may be known to
-one machine alone, in a folder that several mount, both are held.
+that ends. It may be known to one machine alone, also where that machine's disk is mounted by others: so
+a heartbeat is held beside it. Where there are no locks, in object storage, the heartbeat stands alone.
 """
 
+import contextlib
 import errno
 import fcntl
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +20,7 @@ from typing import Protocol
 from dinoidd.errors import OutputError
 from dinoidd.log import logger
 from dinoidd.segment.file_system import is_of_one_machine
-from dinoidd.segment.heartbeat import Heartbeat, Held
+from dinoidd.segment.heartbeat import FOLDER, Heartbeat, Held
 from dinoidd.segment.holder import Holder
 from dinoidd.storage import Store
 from dinoidd.storage.uri import scheme_of
@@ -60,15 +62,10 @@ def exclusive(output: Store, what: str) -> Iterator[Lock]:
 
 def _acquired(output: Store, me: Holder) -> Lock:
     try:
-        if scheme_of(output.uri) == "file":
-            try:
-                alone = is_of_one_machine(Path(output.uri))
-                return _take(FileLock(output, me) if alone else SharedFolderLock(output, me))
-            except OSError as error:
-                if error.errno not in _NO_LOCKS:
-                    raise OutputError(f"{output.uri} cannot be locked: {error}") from error
-                logger.info(f"the file system of {output.uri} has no locks: using a heartbeat")
-        return _take(Heartbeat(output, me))
+        file = _locked_file(output, me) if scheme_of(output.uri) == "file" else None
+        lock = Heartbeat(output, me) if file is None else FolderLock(output, me, file)
+        lock.acquire()
+        return lock
     except Held as held:
         raise OutputError(
             f"another session works on {output.uri}: {held.args[0] or 'it has just begun'}. Wait "
@@ -76,9 +73,17 @@ def _acquired(output: Store, me: Holder) -> Lock:
         ) from held
 
 
-def _take(lock: Lock) -> Lock:
-    lock.acquire()
-    return lock
+def _locked_file(output: Store, me: Holder) -> "FileLock | None":
+    """None where the file system has no locks. Raises Held, OutputError."""
+    file = FileLock(output, me)
+    try:
+        file.acquire()
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise OutputError(f"{output.uri} cannot be locked: {error}") from error
+        logger.info(f"the file system of {output.uri} has no locks: using a heartbeat")
+        return None
+    return file
 
 
 class FileLock:
@@ -90,7 +95,7 @@ class FileLock:
         self._file = -1
 
     def acquire(self) -> None:
-        """Raises Held; OSError where the file system has no locks."""
+        """Leaves what is written in it. Raises Held; OSError where the file system has no locks."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         for _ in range(_TRIES):
             self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -104,11 +109,14 @@ class FileLock:
                 os.close(self._file)
                 raise
             if self._is_there():
-                os.truncate(self._file, 0)
-                os.write(self._file, json.dumps(self._me.to_dict()).encode())
                 return
             os.close(self._file)  # its last holder removed it while we opened it
         raise Held(None)
+
+    def sign(self) -> None:
+        """Say who holds it."""
+        os.truncate(self._file, 0)
+        os.write(self._file, json.dumps(self._me.to_dict()).encode())
 
     def _holder(self) -> Holder | None:
         """Who holds it, as the file says as soon as it is written."""
@@ -137,24 +145,38 @@ class FileLock:
     def release(self) -> None:
         if self._is_there():
             self._path.unlink()
+        self.close()
+
+    def close(self) -> None:
+        """Let others in, and leave the file to them."""
         os.close(self._file)
 
 
-class SharedFolderLock:
-    """A FileLock with a heartbeat around it: in a mounted bucket, in Lustre or NFS by some options,
-    each machine has file locks of its own."""
+class FolderLock:
+    """A FileLock with a heartbeat beside it: in a mounted bucket, in Lustre or NFS by some options, and
+    on a disk that NFS shows to others, each machine has file locks of its own.
 
-    def __init__(self, output: Store, me: Holder) -> None:
-        self._file, self._heartbeat = FileLock(output, me), Heartbeat(output, me)
+    Args:
+        file: is acquired.
+    """
+
+    def __init__(self, output: Store, me: Holder, file: FileLock) -> None:
+        own = is_of_one_machine(Path(output.uri))
+        self._file, self._folder = file, Path(output.uri) / FOLDER
+        self._heartbeat = Heartbeat(output, me, kernel=sys.platform if own else None)
 
     def acquire(self) -> None:
-        """The file comes last, so that one of another machine is not touched. Raises as both do."""
-        self._heartbeat.acquire()
+        """The file is signed last: one that another machine holds is not touched. Raises as both do."""
         try:
-            self._file.acquire()
+            self._heartbeat.acquire()
         except BaseException:
-            self._heartbeat.release()
+            self._file.close()
             raise
+        try:
+            self._file.sign()
+        except OSError as error:
+            self.release()
+            raise OutputError(f"{self._folder.parent} cannot be locked: {error}") from error
 
     def check(self, *, now: bool = True) -> None:
         """Raises OutputError where another session has taken over."""
@@ -162,5 +184,8 @@ class SharedFolderLock:
         self._heartbeat.check(now=now)
 
     def release(self) -> None:
-        self._file.release()
+        """The file lock goes last: whoever gets it then finds no heartbeat of ours to wonder about."""
         self._heartbeat.release()
+        with contextlib.suppress(OSError):  # others are in it, or the store is away
+            self._folder.rmdir()
+        self._file.release()

@@ -51,8 +51,9 @@ class RunMetrics:
         self._of, self._done = rows, 0
 
     def resume(self, rows_done: int) -> None:
-        """So many images have their row, as the files say."""
+        """The work begins, or goes on after an outage: so many images have their row, the files say."""
         self._done = rows_done
+        self._looked = time.monotonic()  # no actor held a GPU in an outage
         self._show()
 
     def add(self, tally: Tally) -> None:

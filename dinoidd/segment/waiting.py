@@ -7,7 +7,7 @@ import ray
 
 from dinoidd.errors import ClusterError
 from dinoidd.log import duration, logger
-from dinoidd.segment.cluster import Placement, count_gpus, nodes_of, room, shown, slots_of
+from dinoidd.segment.cluster import Placement, count_gpus, nodes_of, room, short_of, shown, slots_of
 
 WAIT_LINE_S = 30  # whole seconds, between log lines while nodes are awaited
 NODE_PATIENCE_S = 1800.0  # for a node that an autoscaler has to bring; a scarce one takes a while
@@ -18,7 +18,8 @@ def wait_for_place(placement: Placement, actors: int = 1) -> Placement:
     can. The waiting asks an autoscaler for nodes, where there is one.
 
     Returns:
-        The placement, with an actor for each GPU that came where nobody asked for a number.
+        The placement, with an actor for each GPU that came where nobody asked for a number, as far as
+        reading and writing have room beside them.
 
     Raises:
         ClusterError: an autoscaler was to bring a node, and has not.
@@ -30,8 +31,17 @@ def wait_for_place(placement: Placement, actors: int = 1) -> Placement:
             _tell_waiting(placement, actors, time.monotonic() - started)
     finally:
         ray.util.remove_placement_group(group)
-    gpus = count_gpus(nodes_of(placement.accelerator_type)) if placement.num_gpus else 0
-    return placement if placement.fixed else replace(placement, actors=max(gpus, placement.actors))
+    return placement if placement.fixed else _grown(placement, actors)
+
+
+def _grown(placement: Placement, least: int) -> Placement:
+    """What came may have too few CPUs for its GPUs: actors on all would starve the other stages."""
+    nodes = nodes_of(placement.accelerator_type)
+    gpus = count_gpus(nodes) if placement.num_gpus else 0
+    grown = replace(placement, actors=max(gpus, placement.actors))
+    while grown.actors > least and short_of(grown, nodes):
+        grown = replace(grown, actors=grown.actors - 1)
+    return grown
 
 
 def _tell_waiting(placement: Placement, actors: int, seconds: float) -> None:

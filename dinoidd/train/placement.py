@@ -7,7 +7,6 @@ import ray
 from dinoidd.data.processes import cores
 from dinoidd.errors import ClusterError
 from dinoidd.segment import cluster
-from dinoidd.segment.autoscaler import can_add
 from dinoidd.segment.cluster import ACTOR_CPUS, READ_CPUS, WRITE_CPUS, count_gpus, nodes_of
 from dinoidd.segment.waiting import wait_for_place
 from dinoidd.training.config import TrainConfig
@@ -92,8 +91,7 @@ def _check_workers(placement: Placement, gpus: int) -> None:
     missing = max(0, workers - gpus) if placement.use_gpu else max(0, workers - int(cpus))
     if not missing and cpus >= needed:
         return
-    bundle = placement.models().bundle
-    if can_add([bundle] * missing + [{"CPU": READ_CPUS + WRITE_CPUS}]) is not False:
+    if cluster.may_come(replace(placement.models(), actors=workers)):
         return
     if wanted is not None and not gpus:
         raise cluster.no_such_accelerator(wanted, option="accelerator_type")
