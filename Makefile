@@ -1,4 +1,5 @@
 # make demo   train a tiny model on generated street scenes, segment others with it, and look at the result
+# make venv   install only, into .venv
 # make test   run the tests (make test-slow: the slow ones too)
 # make lint   ruff, mypy, and hadolint for the image
 # make cluster        a Ray cluster of three nodes on this machine, with a bucket (cluster/local.sh)
@@ -9,7 +10,7 @@ BIN = $(VENV)/bin
 DEMO ?= demo
 PIP = $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-slow lint format clean cluster cluster-down cluster-demo
+.PHONY: demo venv test test-slow lint format clean cluster cluster-down cluster-demo
 
 demo: $(VENV)/installed
 	$(BIN)/dinoidd data generate --output $(DEMO)/scenes --images 400 --splits train=0.9,val=0.1
@@ -20,6 +21,8 @@ demo: $(VENV)/installed
 	$(BIN)/dinoidd query $(DEMO)/out "SELECT status, count(*) AS images, round(avg(confidence), 3) AS confidence, round(avg(fraction.road), 3) AS road FROM images GROUP BY status"
 	$(BIN)/dinoidd evaluate --data $(DEMO)/scenes --split val --predictions $(DEMO)/out --resolution native
 	$(BIN)/dinoidd show $(DEMO)/out --grid 3x3 --to $(DEMO)/masks.png
+
+venv: $(VENV)/installed
 
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile

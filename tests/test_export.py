@@ -74,9 +74,11 @@ def test_command__says_how_near_it_is(
     assert main(line.split()) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"{output}: {output.stat().st_size:,} bytes, torch"
-    assert lines[1] == "takes pixels [1, 64, 64, 3] uint8"
-    assert lines[2].startswith("largest difference of a score  ")
-    assert lines[4] == "within tolerance 0.001"
+    assert lines[1] == "takes pixels [1, 64, 64, 3] uint8, RGB, resized to that square"
+    assert lines[2].startswith("gives scores [1, ")
+    assert lines[2].endswith(", 64, 64] float32, 0 to 1")
+    assert lines[3].startswith("largest difference of a score  ")
+    assert lines[5] == "within tolerance 0.001"
 
 
 def test_command__over_the_tolerance_fails(

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from synthetic_output import SyntheticOutput
 
-from dinoidd.cli import build_parser
+from dinoidd.cli import build_parser, main
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
@@ -29,6 +29,10 @@ def test_python_example__runs_on_a_run(example: str, tmp_path, monkeypatch, caps
     scene = tmp_path / "demo" / "scenes" / "leftImg8bit" / "val" / "001" / "a_leftImg8bit.jpg"
     scene.parent.mkdir(parents=True)
     Image.new("RGB", (64, 48), "gray").save(scene)
+
+    if "model.pt2" in example:
+        export = "model export --preset tiny --image-size 192 --output demo/model.pt2"
+        assert main(export.split()) == 0
 
     exec(compile(example, "README.md", "exec"), {})
 

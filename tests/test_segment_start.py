@@ -159,6 +159,15 @@ def test_start__no_cluster_there(
     assert not (tmp_path / "out" / "run.json").exists()
 
 
+def test_start__address_of_a_dashboard(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:8265")
+    where = ["--input", write_plain(tmp_path / "in", 1), "--output", tmp_path / "out"]
+    ran = segment(*where, "--preset", "tiny")
+    assert ran.status == 2
+    assert "http://127.0.0.1:8265 is a cluster's dashboard, which takes jobs" in ran.err
+
+
 def test_restart__keeps_everything_if_the_cluster_is_not_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -238,8 +238,10 @@ def test_cache__of_something_else_is_refused(cached: Path, scenes: Path, tmp_pat
     assert str(caught.value) == (
         f"the cache {cached}/cache is of something else: model weights was 'random, seed 0, torch "
         f"{_torch()}' and is 'random, seed 3, torch {_torch()}'; points was 200 and is 100; seed was 0 "
-        "and is 3. Train as it was made, name another folder with cache, or remove it"
+        "and is 3. Train as it was made (the seed draws sampled points and views), name another folder "
+        "with cache, or remove it"
     )
+    assert not list((tmp_path / "run").iterdir()), "the corrected command finds nothing in its way"
 
 
 def _torch() -> str:

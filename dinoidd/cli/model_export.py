@@ -63,7 +63,8 @@ def run(args: argparse.Namespace, decoder_sizes: dict[str, int]) -> int:
         seed=args.seed,
         storage=storage_options(args),
     )
-    size = args.image_size or source.describe().config.image_size
+    config = source.describe().config
+    size = args.image_size or config.image_size
     check = export_model(
         source.load(), output, form=args.format, image_size=size, batch_size=args.batch_size
     )
@@ -74,7 +75,8 @@ def run(args: argparse.Namespace, decoder_sizes: dict[str, int]) -> int:
         return int(not passed)
     written = [output, *output.parent.glob(f"{output.name}.data")]
     print(f"{output}: {sum(f.stat().st_size for f in written):,} bytes, {args.format}")
-    print(f"takes pixels [{args.batch_size}, {size}, {size}, 3] uint8")
+    print(f"takes pixels [{args.batch_size}, {size}, {size}, 3] uint8, RGB, resized to that square")
+    print(f"gives scores [{args.batch_size}, {config.classes}, {size}, {size}] float32, 0 to 1")
     print(f"largest difference of a score  {check.difference:.2e}")
     print(f"pixels of the same class       {check.equal_pixels:.4%} (of {check.classes} classes)")
     print(f"{'within' if passed else 'OUTSIDE'} tolerance {args.tolerance:g}")

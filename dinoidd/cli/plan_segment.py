@@ -161,7 +161,8 @@ def _lines(plan: "SegmentPlan") -> list[str]:
     if deadline is not None:
         assert plan.deadline_seconds is not None
         within = f"within {duration(plan.deadline_seconds)}"
-        lines += [_line("deadline", f"{_placed(deadline)} {within}"), *_costs(deadline)]
+        lines.append(_line("deadline", f"{_placed(deadline)} {within}"))
+        lines += _costs(deadline) if deadline.cost is not None else []
     lines += [
         _line(
             "cores",

@@ -76,6 +76,12 @@ def connect(address: str | None = None, *, cpus: int | None = None) -> None:
     options = {"log_to_driver": False, "logging_level": "error", "configure_logging": True}
     where = address or os.environ.get("RAY_ADDRESS")
     if where:
+        if where.startswith(("http://", "https://")):
+            raise ClusterError(
+                f"{where} is a cluster's dashboard, which takes jobs: `dinoidd jobs submit ...` sends "
+                "this command there. To run it from here, unset RAY_ADDRESS, or set it to the head's "
+                "HOST:6379"
+            )
         try:
             _knock(where)
             ray.init(address=address, **options)

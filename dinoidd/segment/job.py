@@ -147,7 +147,8 @@ class _Request:
 
 def _placed(placement: cluster.Placement) -> str:
     more = ", and on each GPU that joins" if placement.most > placement.actors else ""
-    return f"the model runs on {placement.device}, in {placement.actors} actors{more}"
+    actors = f"{placement.actors} actor{'s'[: placement.actors > 1]}"
+    return f"the model runs on {placement.device}, in {actors}{more}"
 
 
 def _finished(

@@ -91,8 +91,10 @@ def check_same_cache(record: CacheRecord, identity: dict[str, Any], folder: Stor
             f"{FORMAT}: remove it, or name another folder with cache"
         )
     if different := differences(record.identity, identity):
+        seed = record.identity["seed"] != identity["seed"]
+        why = " (the seed draws sampled points and views)" if seed else ""
         raise OutputError(
             f"the cache {folder.uri} is of something else: {'; '.join(different)}. "
-            f"{told_of_files(different)}Train as it was made, name another folder with cache, or "
+            f"{told_of_files(different)}Train as it was made{why}, name another folder with cache, or "
             "remove it"
         )

@@ -78,6 +78,8 @@ def train(config: TrainConfig, *, address: str | None = None) -> TrainResult:
         plan = _same(run, plan, config)
     plan.output.check_writable()
     plan = settled(plan, placement)
+    if plan.config.uses_cache:
+        finished_cache(plan)  # another's is refused before the output is taken
     if run is None:
         begin_run(plan)
     with terminated_as_interrupted(partial(kept, plan)):

@@ -91,9 +91,10 @@ def check_same_run(run: TrainingRun, plan: Plan) -> None:
     different = differences(run.identity, run_identity(plan))
     if not different:
         return
-    place = plan.output
+    place, onwards = plan.output, ""
+    if place.exists("best.safetensors"):
+        onwards = f"; checkpoint={place.uri_of('best.safetensors')} begins where this one came to"
     raise OutputError(
         f"{place.uri} belongs to another training: {'; '.join(different)}. "
-        f"{told_of_files(different)}Use the same settings to go on with it, or another output; "
-        f"checkpoint={place.uri_of('best.safetensors')} begins where this one came to"
+        f"{told_of_files(different)}Use the same settings to go on with it, or another output{onwards}"
     )

@@ -20,7 +20,7 @@ from dinoidd.segment.pipeline import sentence_in
 from dinoidd.segment.run_record import differences
 from dinoidd.train.cache import CacheRecord, cache_identity
 from dinoidd.train.driver import connect, settled
-from dinoidd.train.extraction import extract
+from dinoidd.train.extraction import extract, finished_cache
 from dinoidd.train.placement import Placement, place
 from dinoidd.train.plan import Plan, checked, find
 from dinoidd.train.run import FREE, run_identity, with_its_weights
@@ -67,8 +67,11 @@ def sweep(
     placement = place(found.config)  # before labels are read and anything is written
     plan = checked(found)
     plan.output.check_writable()
-    plan = settled(_same_sweep(plan, config, variants), placement)
+    begun = _read_identity(plan)
+    as_begun = with_its_weights(begun or {}, plan, config)
+    plan = settled(as_begun, placement)
     plans = _with_caches([_variant(plan, config, settings) for settings in variants])
+    _begin(as_begun, begun, variants, plans)
     with terminated_as_interrupted():
         placement = placement.waited()
         caches = {p.cache.uri: extract(p, placement) for p in plans}
@@ -132,23 +135,28 @@ def _with_settings(config: TrainConfig, settings: dict[str, Any]) -> TrainConfig
     return from_plain(nested(flattened(to_plain(config)) | settings))
 
 
-def _same_sweep(plan: Plan, asked: TrainConfig, variants: list[dict[str, Any]]) -> Plan:
-    """The plan as the sweep was begun; of a new one its identity is written.
+def _read_identity(plan: Plan) -> dict[str, Any] | None:
+    """What stands in the output of a sweep that was begun."""
+    return json.loads(plan.output.read_bytes(NAME)) if plan.output.exists(NAME) else None
+
+
+def _begin(
+    plan: Plan, begun: dict[str, Any] | None, variants: list[dict[str, Any]], plans: list[Plan]
+) -> None:
+    """Write down what the sweep is, once nothing stands in its way.
 
     Raises:
-        OutputError: the output has another sweep's trials.
+        OutputError: the output has another sweep's trials, or a cache is of something else.
     """
-    begun = plan.output.exists(NAME)
-    before = json.loads(plan.output.read_bytes(NAME)) if begun else {}
-    plan = with_its_weights(before, plan, asked)
     identity = json.loads(json.dumps(run_identity(plan) | {"variants": variants}))
-    if not begun:
-        plan.output.write_bytes(NAME, json.dumps(identity, indent=1).encode())
-    elif different := differences(before, identity):
+    if begun is not None and (different := differences(begun, identity)):
         raise OutputError(
             f"{plan.output.uri} belongs to another sweep: {'; '.join(different)}. Choose another output"
         )
-    return plan
+    for one in plans:
+        finished_cache(one)
+    if begun is None:
+        plan.output.write_bytes(NAME, json.dumps(identity, indent=1).encode())
 
 
 def _variant(plan: Plan, asked: TrainConfig, settings: dict[str, Any]) -> Plan:
