@@ -69,6 +69,8 @@ class ModelSpeed:
     torch: str
     threads: int
     images_per_second: float  # uint8 images in, classes out, both on the host
+    slowest: float  # of the repeats, images/s: what else the machine did
+    fastest: float
     seconds: dict[str, float]  # of a batch, by part, each waited for
     flops_per_image: int  # of the network as published; ours saves some
     flops_by_part: dict[str, int]
@@ -180,6 +182,8 @@ class _Contest:
             torch=torch.__version__,
             threads=torch.get_num_threads(),
             images_per_second=rate,
+            slowest=self.bench.batch_size / max(self.ours),
+            fastest=self.bench.batch_size / min(self.ours),
             seconds={n: statistics.median(s[n] for s in self.parts) for n in self.parts[0]},
             flops_per_image=self.cost.flops_per_image,
             flops_by_part=self.cost.flops_by_part,
@@ -236,7 +240,8 @@ def format_model(speed: ModelSpeed) -> str:
         f"{bench.preset}, {bench.image_size}x{bench.image_size}, batch {bench.batch_size}, {bench.dtype}"
         f"{', compiled' if bench.compiled else ''}; classes at {columns}x{rows}",
         f"  {speed.hardware}, {speed.threads} threads, torch {speed.torch}",
-        f"  {speed.images_per_second:.3g} images/s, {speed.tflops:.3g} TFLOP/s: "
+        f"  {speed.images_per_second:.3g} images/s ({speed.slowest:.3g} to {speed.fastest:.3g} in "
+        f"{bench.repeats} passes), {speed.tflops:.3g} TFLOP/s: "
         f"{speed.share_of_peak:.1%} of the {speed.peak_tflops:.3g} of a plain matmul in this run",
         f"  first batch {speed.warmup_seconds:.1f} s, memory {speed.memory_bytes / 1e9:.2f} GB",
         "  part              s/image   share   TFLOP/s",
