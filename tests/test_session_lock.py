@@ -289,7 +289,7 @@ MOUNTS = r"""
 @pytest.mark.parametrize(
     ("path", "kind"),
     [
-        ("/work/out", "ext4"),
+        ("/srv/out", "ext4"),
         ("/data", "nfs4"),
         ("/data/runs/1", "nfs4"),
         ("/database", "ext4"),
