@@ -195,6 +195,18 @@ def test_file_lock__a_file_system_without_locks(
         assert begun == [held.me.id] * 2, "a claim and a hold, of the only one"
 
 
+def refused_by(output: Store, other: Holder) -> None:
+    """The session of another machine, which goes on beating."""
+    name = f"{other.id}.json"
+    file = output.child(FOLDER).read_bytes(name).replace(b": 3", b": 4")
+    beats = threading.Timer(0.5, output.child(FOLDER).write_bytes, (name, file))
+    beats.start()
+    told = "on elsewhere, process 7, since 20"
+    with pytest.raises(OutputError, match=told), exclusive(output, "segment"):
+        pytest.fail("both hold it")
+    beats.join()
+
+
 @pytest.fixture
 def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     """A folder on a disk of this machine, which others may mount."""
@@ -205,16 +217,9 @@ def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
 def test_own_disk__a_live_session_of_a_machine_that_mounts_it_is_left_alone(disk: Store) -> None:
     other = leave(disk, kernel=None)
     disk.write_bytes(NAME, b"its own")
-    name = f"{other.id}.json"
-    file = disk.child(FOLDER).read_bytes(name).replace(b": 3", b": 4")
-    beats = threading.Timer(0.5, disk.child(FOLDER).write_bytes, (name, file))
-    beats.start()
-    told = "on elsewhere, process 7, since 20"
-    with pytest.raises(OutputError, match=told), exclusive(disk, "segment"):
-        pytest.fail("both hold it")
-    beats.join()
+    refused_by(disk, other)
     assert disk.read_bytes(NAME) == b"its own"
-    assert sessions(disk) == [name]
+    assert sessions(disk) == [f"{other.id}.json"]
 
 
 def test_own_disk__nobody_waits(disk: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,16 +248,9 @@ def test_shared_folder__a_live_session_of_another_machine_keeps_its_files(shared
     other = leave(shared)
     held_there = json.dumps(other.to_dict()).encode()
     shared.write_bytes(NAME, held_there)  # and no lock that this kernel knows
-    name = f"{other.id}.json"
-    file = shared.child(FOLDER).read_bytes(name).replace(b": 3", b": 4")
-    beats = threading.Timer(0.5, shared.child(FOLDER).write_bytes, (name, file))
-    beats.start()
-    told = "on elsewhere, process 7, since 20"
-    with pytest.raises(OutputError, match=told), exclusive(shared, "segment"):
-        pytest.fail("both hold it")
-    beats.join()
+    refused_by(shared, other)
     assert shared.read_bytes(NAME) == held_there
-    assert sessions(shared) == [name]
+    assert sessions(shared) == [f"{other.id}.json"]
 
 
 def test_shared_folder__both_are_held_and_go(shared: Store) -> None:

@@ -118,9 +118,8 @@ def load_base(
 
 
 def _load_widened(place: str, options: StorageOptions) -> tuple[Segmenter, CheckpointInfo]:
-    if is_trained(
-        remote_header(place, options)
-    ):  # trained matrices are float32, whatever the base is
+    if is_trained(remote_header(place, options)):
+        # trained matrices are float32, whatever the base is
         return load_model(place, options, torch.float32)
     model, info = load_model(place, options)
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):

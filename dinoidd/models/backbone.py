@@ -40,6 +40,14 @@ class QKV(nn.Linear):
         return F.linear(x_BND, self.weight, bias)
 
 
+def weight_and_bias(linear: nn.Linear) -> tuple[Tensor, Tensor | None]:
+    """A matrix and what is added behind it, to be put into another form."""
+    bias = None if linear.bias is None else linear.bias.detach()
+    if isinstance(linear, QKV) and bias is not None:
+        bias = bias * linear.get_buffer("bias_mask")  # keys have none
+    return linear.weight.detach(), bias
+
+
 class Attention(nn.Module):
     """Multi-head self-attention with rotary positions on the patch tokens."""
 

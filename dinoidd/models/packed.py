@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from dinoidd.models.backbone import QKV
+from dinoidd.models.backbone import QKV, weight_and_bias
 from dinoidd.models.relu_linear import ReluLinear
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -40,9 +40,6 @@ def pack_linears(model: Module) -> Module:
     for name, module in [*model.named_modules()]:
         if type(module) not in _KINDS or module.weight.dtype != torch.bfloat16:
             continue
-        bias = None if module.bias is None else module.bias.detach()
-        if isinstance(module, QKV) and bias is not None:
-            bias = bias * module.get_buffer("bias_mask")  # keys have none
-        packed = PackedLinear(module.weight.detach(), bias, _KINDS[type(module)])
+        packed = PackedLinear(*weight_and_bias(module), _KINDS[type(module)])
         model.set_submodule(name, packed)
     return model

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dinoidd.models.backbone import QKV
+from dinoidd.models.backbone import weight_and_bias
 from dinoidd.models.fusion import pair_swiglus
 from dinoidd.models.segmenter import Segmenter
 
@@ -84,15 +84,8 @@ def quantise(model: Segmenter, kind: str) -> Segmenter:
     for block in model.backbone.blocks:
         matrices = [(n, m) for n, m in block.named_modules() if isinstance(m, nn.Linear)]
         for name, linear in matrices:
-            block.set_submodule(name, _KINDS[kind](*_weight_and_bias(linear)))
+            block.set_submodule(name, _KINDS[kind](*weight_and_bias(linear)))
     return model
-
-
-def _weight_and_bias(linear: nn.Linear) -> tuple[Tensor, Tensor | None]:
-    bias = None if linear.bias is None else linear.bias.detach()
-    if isinstance(linear, QKV) and bias is not None:
-        bias = bias * linear.get_buffer("bias_mask")  # keys have none
-    return linear.weight.detach(), bias
 
 
 def _rows_in_float8(x_RI: Tensor) -> tuple[Tensor, Tensor]:

@@ -137,16 +137,17 @@ def place(actors: int | None, device: str, accelerator_type: str | None = None) 
 
 def nodes_of(accelerator_type: str | None) -> list[dict[str, float]]:
     """The resources of each node that is alive, of those with such an accelerator; None: of all."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    name = f"{ACCELERATOR}{accelerator_type}"
-    return [node for node in nodes if accelerator_type is None or node.get(name)]
+    return _of_type([n["Resources"] for n in ray.nodes() if n["Alive"]], accelerator_type)
 
 
 def free_of(accelerator_type: str | None) -> list[dict[str, float]]:
     """What is free on each of these nodes."""
-    free = available_resources_per_node().values()
+    return _of_type([*available_resources_per_node().values()], accelerator_type)
+
+
+def _of_type(nodes: list[dict[str, float]], accelerator_type: str | None) -> list[dict[str, float]]:
     name = f"{ACCELERATOR}{accelerator_type}"
-    return [node for node in free if accelerator_type is None or node.get(name)]
+    return [node for node in nodes if accelerator_type is None or node.get(name)]
 
 
 def count_gpus(nodes: list[dict[str, float]]) -> int:

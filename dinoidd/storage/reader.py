@@ -72,9 +72,8 @@ class ObjectReader:
         """Whether anything comes back for an object, a refusal too; its body is not read."""
         try:
             self._once(normalise(uri), 0, None, ONCE.seconds)
-        except (
-            StorageError
-        ) as error:  # `unreadable` may be an address that nobody could be asked for
+        except StorageError as error:
+            # `unreadable` may be an address that nobody could be asked for
             return error.kind != "unreadable" and not isinstance(error, OutageError)
         except DinoiddError:
             return False

@@ -173,8 +173,7 @@ def _trainer(plan: Plan, placement: Placement, job: Job) -> TorchTrainer:
 
 def _environment(placement: Placement) -> dict[str, Any] | None:
     """Ray initialises CUDA before a worker runs anything of ours, so that it cannot be set there."""
-    added = allocator_environment() if placement.use_gpu else {}
-    return {"env_vars": added} if added else None
+    return {"env_vars": allocator_environment()} if placement.use_gpu else None
 
 
 @contextmanager

@@ -84,18 +84,16 @@ def place(config: TrainConfig) -> Placement:
 def _check_workers(placement: Placement, gpus: int) -> None:
     """Ray would wait for what is not there, silently and without end."""
     workers, wanted = placement.workers, placement.accelerator_type
-    cpus, needed = (
-        ray.cluster_resources().get("CPU", 0.0),
-        workers * ACTOR_CPUS + READ_CPUS + WRITE_CPUS,
-    )
-    missing = max(0, workers - gpus) if placement.use_gpu else max(0, workers - int(cpus))
-    if not missing and cpus >= needed:
+    cpus = ray.cluster_resources().get("CPU", 0.0)
+    needed = workers * ACTOR_CPUS + READ_CPUS + WRITE_CPUS
+    lacks_gpus = placement.use_gpu and gpus < workers
+    if not lacks_gpus and cpus >= needed:
         return
     if cluster.may_come(replace(placement.models(), actors=workers)):
         return
     if wanted is not None and not gpus:
         raise cluster.no_such_accelerator(wanted, option="accelerator_type")
-    if placement.use_gpu and missing:
+    if lacks_gpus:
         of_type = f" of type {wanted}" if wanted else ""
         raise ClusterError(
             f"{workers} workers need a GPU{of_type} each, and the cluster has {gpus}: set workers="
