@@ -38,7 +38,8 @@ _TASKS_AT_A_TIME = 2  # one begins while the other ends
 
 
 def numbered_blocks(pieces: Sequence[int]) -> ray.data.Dataset:
-    """One block of one row, `piece` int64, for each of the pieces; about in order.
+    """One block of one row, `piece` int64, for each of the pieces; about in order, and
+    exactly so where the data set preserves order.
 
     A source task that runs again makes the same blocks again, and Ray takes those it has not seen.
     """

@@ -32,7 +32,7 @@ from dinoidd.segment.tries_actor import RemoteTries
 # run silently; so there is one, except where the stages count for themselves (see `Tries`). (Ray 2.60
 # has no other way to say it than by arguments that it calls deprecated.)
 _RETRIES, _ENDLESS = 5, -1
-_TASK_RETRIES = {"max_retries": _RETRIES}
+TASK_RETRIES = {"max_retries": _RETRIES}
 _SENTENCE = re.compile(rf"^{DinoiddError.__module__}\.\w+: (.+)$", re.MULTILINE)
 
 
@@ -100,7 +100,7 @@ def run_stages(
     Raises:
         DinoiddError: what a stage raised that is not one image's fault.
     """
-    _configure()
+    configure()
 
     def read_rows(batch: dict[str, np.ndarray]) -> pa.Table:
         return read(batch[COLUMN].item())
@@ -130,7 +130,7 @@ def run_stages(
                 batch_size=None,
                 batch_format="pyarrow",
                 num_cpus=WRITE_CPUS,
-                **_TASK_RETRIES,
+                **TASK_RETRIES,
             )
         )
     dataset.set_name(model.__name__)  # on the dashboard
@@ -144,24 +144,6 @@ def _pool(placement: Placement, pieces: int) -> ActorPoolStrategy:
         max_size=max(placement.actors, min(placement.most, pieces)),
         max_concurrent_calls_per_actor=ACTOR_CALLS,
     )
-
-
-def read_ahead(tasks: int, read: Callable[[dict[str, np.ndarray]], pa.Table]) -> Iterator[pa.Table]:
-    """The tables of tasks 0, 1, ..., in order, read ahead of whoever takes them.
-
-    Args:
-        read: gets the task's number as `id` [1].
-
-    Raises:
-        RayError: see `user_error`.
-    """
-    _configure(in_order=True)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
-        dataset = ray.data.range(tasks, override_num_blocks=tasks).map_batches(
-            read, batch_size=None, num_cpus=READ_CPUS, **_TASK_RETRIES
-        )
-    yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2)
 
 
 def _results(dataset: ray.data.Dataset) -> Iterator[dict[str, Any]]:
@@ -202,7 +184,8 @@ def _death(error: ray.exceptions.RayError) -> ClusterError:
     )
 
 
-def _configure(*, in_order: bool = False) -> None:
+def configure(*, in_order: bool = False) -> None:
+    """Have Ray Data run a dataset as the stages need it: blocks stay whole, nothing is printed."""
     context = DataContext.get_current()
     context.target_max_block_size = None  # one chunk stays one block
     context.execution_options.preserve_order = in_order

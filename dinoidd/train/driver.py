@@ -44,8 +44,13 @@ from dinoidd.training.metrics_file import read_metrics
 
 RAY = "ray"  # the folder of Ray Train's own files
 _RUN = "training"  # their name
-# Ray's own interval of 2 s would make every epoch last as long: a report waits for the next look.
-_LOOKS = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2"}
+_SETTINGS = {
+    # Ray's own interval of 2 s would make every epoch last as long: a report waits for the next look.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    # An embedded Ray ends a process that is idle for a second. Images are read now and then, and
+    # another process would take a core for a second each time.
+    "RAY_idle_worker_killing_time_threshold_ms": "60000",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +102,7 @@ def _same(run: TrainingRun, plan: Plan, asked: TrainConfig) -> Plan:
 
 def connect(address: str | None) -> None:
     """Join or start Ray, set for short epochs."""
-    for name, value in _LOOKS.items():
+    for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     cluster.connect(address)
 

@@ -2,37 +2,39 @@
 
 from collections.abc import Callable, Iterable, Iterator
 
-import numpy as np
 import pyarrow as pa
 import ray
 
 from dinoidd.ahead import batches
-from dinoidd.segment.pipeline import read_ahead, user_error
+from dinoidd.segment.pipeline import user_error
 from dinoidd.train.example_rows import read_of, table_of
+from dinoidd.train.read_ahead import MOST_GROUPS, most_ahead, read_ahead
 from dinoidd.training.example_set import Read
 from dinoidd.training.local_feed import LocalFeed, Place
 
-_IMAGES_PER_TASK = 16
-_TASKS_PER_DATASET = 1024  # planning one takes Ray 2 ms and 8 kB, all of it before the first image
+_IMAGES_PER_GROUP = 16
 
 
 class RayFeed(LocalFeed):
     """A LocalFeed that has its images read in Ray tasks instead of threads, in the same order."""
 
     def _reads(self, read: Callable[[Place], Read], places: Iterable[Place]) -> Iterator[Read]:
-        groups = batches(places, _IMAGES_PER_TASK)
-        for some in batches(groups, _TASKS_PER_DATASET):
-            yield from _read_groups(read, some)
+        groups = batches(places, _IMAGES_PER_GROUP)
+        most = most_ahead(self._world.size)
+        for some in batches(groups, MOST_GROUPS):
+            yield from _read_groups(read, some, most)
 
 
-def _read_groups(read: Callable[[Place], Read], groups: list[list[Place]]) -> Iterator[Read]:
+def _read_groups(
+    read: Callable[[Place], Read], groups: list[list[Place]], most: int
+) -> Iterator[Read]:
     """Each group in a task; results in order."""
 
-    def read_group(batch: dict[str, np.ndarray]) -> pa.Table:
-        return table_of(read(place) for place in groups[batch["id"].item()])
+    def read_group(group: int) -> pa.Table:
+        return table_of(read(place) for place in groups[group])
 
     try:
-        for table in read_ahead(len(groups), read_group):
+        for table in read_ahead(len(groups), read_group, most):
             for row in table.to_pylist():
                 yield read_of(row)
     except ray.exceptions.RayError as error:
