@@ -11,7 +11,7 @@ _RAY_NOISE = "Raylet is terminated|infinite retries remaining"
 
 
 def quieten_ray() -> None:
-    """Keep what Ray says to itself out of a job's log; to be called before Ray is imported."""
+    """Keep what Ray says to itself out of a job's log; all of it, where Ray is not imported yet."""
     # Ray Data's actors make the core print an error of its own at every start (ray#53727).
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", _RAY_NOISE)

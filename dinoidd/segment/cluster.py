@@ -9,8 +9,9 @@ import ray
 from ray._private.state import available_resources_per_node
 
 from dinoidd.errors import ClusterError
-from dinoidd.log import logger
+from dinoidd.log import logger, quieten_ray
 from dinoidd.segment.autoscaler import can_add
+from dinoidd.segment.native_stderr import without_lines
 
 # Reading and writing tasks are worth a fraction of a core: they wait for the network. The two differ
 # so that Ray does not fuse a stage into its neighbour and run them one after the other.
@@ -23,6 +24,7 @@ ACTOR_CALLS = 2
 ACCELERATOR = "accelerator_type:"  # Ray's resource on a node with such an accelerator
 MOST_ACTORS = 512  # of a pool that grows with the cluster
 _ANSWER_SECONDS = 10.0  # to accept a connection
+_RAY_GREETING = "Set ray log level from environment"  # to each driver, by `quieten_ray`
 _SMALLEST_EMBEDDED = 4  # logical CPUs: below that, stages would wait for each other
 
 
@@ -73,6 +75,7 @@ def connect(address: str | None = None, *, cpus: int | None = None) -> None:
     if ray.is_initialized():
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    quieten_ray()
     options = {"log_to_driver": False, "logging_level": "error", "configure_logging": True}
     where = address or os.environ.get("RAY_ADDRESS")
     if where:
@@ -84,7 +87,8 @@ def connect(address: str | None = None, *, cpus: int | None = None) -> None:
             )
         try:
             _knock(where)
-            ray.init(address=address, **options)
+            with without_lines(_RAY_GREETING):
+                ray.init(address=address, **options)
         except (OSError, OverflowError, RuntimeError, ValueError) as error:
             raise ClusterError(f"no Ray cluster answers at {where}: {error}") from error
         return
@@ -92,11 +96,10 @@ def connect(address: str | None = None, *, cpus: int | None = None) -> None:
     # matters since its ports are open to the network.
     # Ray's workers run at niceness 15, so anything else on a laptop would starve the job.
     os.environ.setdefault("RAY_worker_niceness", "0")
-    # Ray Data's actors make the core print an error of its own at every start (ray#53727).
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     cpus = cpus or max(_SMALLEST_EMBEDDED, os.cpu_count() or 1)
     # "local": without an address Ray would join a cluster that somebody else started on this machine
-    ray.init(address="local", num_cpus=cpus, include_dashboard=False, **options)
+    with without_lines(_RAY_GREETING):
+        ray.init(address="local", num_cpus=cpus, include_dashboard=False, **options)
     logger.info("started an embedded Ray on this machine (%d logical CPUs)", cpus)
 
 
