@@ -182,7 +182,7 @@ up() {
     for name in $(worker_names); do
         await "$name" 60 grep -q 'Ray runtime started' "$state/$name.log"
     done
-    await s3 30 curl -s -m 5 "$AWS_ENDPOINT_URL_S3"
+    await s3 30 curl -s -m 5 -X PUT "$AWS_ENDPOINT_URL_S3/demo" # the bucket
     command -v prometheus > /dev/null && { running prometheus || start_prometheus; }
     command -v grafana-server > /dev/null && { running grafana || start_grafana; }
     status

@@ -235,6 +235,23 @@ def test_cli__answers_whether_it_fits(capsys: pytest.CaptureFixture[str]) -> Non
     )
 
 
+@pytest.mark.parametrize(
+    ("trained", "told"),
+    [
+        ("classifier", "Take a larger GPU or a smaller model"),
+        ("all", "a smaller model, or --set sharding=fsdp with workers=2 or more"),
+    ],
+)
+def test_cli__says_where_no_image_size_helps(
+    capsys: pytest.CaptureFixture[str], trained: str, told: str
+) -> None:
+    command = ["plan", "train", "--preset", "vit7b16", "--set", f"trained={trained}"]
+    assert main([*command, "precision=bfloat16", "--gpu-memory", "10GB"]) == 1
+    answer = capsys.readouterr().out.splitlines()[-1]
+    assert answer.startswith("fits 10.0 GB: no, the weights alone take ")
+    assert answer.endswith(told)
+
+
 def test_cli__json(capsys: pytest.CaptureFixture[str]) -> None:
     command = ["plan", "train", "--preset", "tiny", "--set", "image_size=128", "--json"]
     assert main([*command, "--gpu-memory", "40GB"]) == 0

@@ -148,8 +148,9 @@ def test_place__says_at_once_what_is_missing(scenes: Path) -> None:
         "1 workers need a GPU each, and the cluster has 0: set workers=1 and use_gpu=false, or add "
         "nodes"
     )
-    with pytest.raises(ClusterError) as caught:
-        place(replace(config, accelerator_type="A100"))
+    for use_gpu in (True, False, None):
+        with pytest.raises(ClusterError) as caught:
+            place(replace(config, accelerator_type="A100", use_gpu=use_gpu))
     assert str(caught.value) == (
         "no node of the cluster has an accelerator of type 'A100', and no autoscaler adds one: it has "
         "no accelerator. Set accelerator_type to one that is there, leave it out, or add such a node "

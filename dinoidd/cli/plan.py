@@ -165,12 +165,22 @@ def _rows(phase: "Phase") -> dict[str, int]:
     return {name: size for name, size in rows.items() if size} | {"together": phase.peak}
 
 
+_LOWER_WEIGHTS = ("precision=", "sharding=", "workers=")  # advice that does
+
+
 def _answer(plan: "MemoryPlan", room: int) -> str:
     left = room - plan.peak
     if left >= 0:
         return f"fits {_shown(room)}: yes, {_shown(left)} left"
-    remedies = ", or ".join(plan.advice())
-    return f"fits {_shown(room)}: no, {_shown(-left)} too much. Try --set {remedies}"
+    weights = max(sum(phase.weights.values()) for phase in plan.phases)
+    if weights <= room:
+        remedies = ", or ".join(plan.advice())
+        return f"fits {_shown(room)}: no, {_shown(-left)} too much. Try --set {remedies}"
+    fewer = [advice for advice in plan.advice() if advice.startswith(_LOWER_WEIGHTS)]
+    return (
+        f"fits {_shown(room)}: no, the weights alone take {_shown(weights)}. Take a larger GPU or a "
+        f"smaller model{''.join(f', or --set {advice}' for advice in fewer)}"
+    )
 
 
 def _shown(size: int) -> str:

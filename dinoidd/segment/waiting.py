@@ -9,7 +9,8 @@ from dinoidd.errors import ClusterError
 from dinoidd.log import duration, logger
 from dinoidd.segment.cluster import Placement, count_gpus, nodes_of, room, short_of, shown, slots_of
 
-WAIT_LINE_S = 30  # whole seconds, between log lines while nodes are awaited
+WAIT_LINE_S = 30.0  # between log lines while nodes are awaited
+_LOOK_S = 1  # whole seconds; Python hears no signal meanwhile
 NODE_PATIENCE_S = 1800.0  # for a node that an autoscaler has to bring; a scarce one takes a while
 
 
@@ -25,10 +26,13 @@ def wait_for_place(placement: Placement, actors: int = 1) -> Placement:
         ClusterError: an autoscaler was to bring a node, and has not.
     """
     group = ray.util.placement_group([placement.bundle] * actors)
-    started = time.monotonic()
+    started = told = time.monotonic()
     try:
-        while not group.wait(WAIT_LINE_S):
-            _tell_waiting(placement, actors, time.monotonic() - started)
+        while not group.wait(_LOOK_S):
+            now = time.monotonic()
+            if now - told >= WAIT_LINE_S:
+                told = now
+                _tell_waiting(placement, actors, now - started)
     finally:
         ray.util.remove_placement_group(group)
     return placement if placement.fixed else _grown(placement, actors)

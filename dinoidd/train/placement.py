@@ -87,11 +87,12 @@ def _check_workers(placement: Placement, gpus: int) -> None:
     cpus = ray.cluster_resources().get("CPU", 0.0)
     needed = workers * ACTOR_CPUS + READ_CPUS + WRITE_CPUS
     lacks_gpus = placement.use_gpu and gpus < workers
-    if not lacks_gpus and cpus >= needed:
+    lacks_kind = wanted is not None and not nodes_of(wanted)
+    if not lacks_gpus and not lacks_kind and cpus >= needed:
         return
     if cluster.may_come(replace(placement.models(), actors=workers)):
         return
-    if wanted is not None and not gpus:
+    if wanted is not None and (lacks_kind or (lacks_gpus and not gpus)):
         raise cluster.no_such_accelerator(wanted, option="accelerator_type")
     if lacks_gpus:
         of_type = f" of type {wanted}" if wanted else ""
