@@ -5,8 +5,8 @@
 #   local.sh status      what runs
 #   local.sh kill NODE   a node dies as a machine does: all its processes at once
 #   local.sh down        ends what `up` started, by its process ids, and removes its files
-# Everything listens on loopback, and Ray asks for a token. `. $DINOIDD_CLUSTER/env` gives a shell the address,
-# the token and the bucket. Needs the package's environment on PATH (`make cluster` sees to it).
+# Everything listens on loopback, and Ray asks for a token. `. $DINOIDD_CLUSTER/env` gives a shell the
+# addresses and the token. Needs the package's environment on PATH (`make cluster` sees to it).
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(dirname "$here")
@@ -182,7 +182,7 @@ up() {
     for name in $(worker_names); do
         await "$name" 60 grep -q 'Ray runtime started' "$state/$name.log"
     done
-    await s3 30 curl -s -m 5 -X PUT "$AWS_ENDPOINT_URL_S3/demo" # the bucket
+    await s3 30 curl -sf -m 5 -X PUT "$AWS_ENDPOINT_URL_S3/demo" # the bucket
     command -v prometheus > /dev/null && { running prometheus || start_prometheus; }
     command -v grafana-server > /dev/null && { running grafana || start_grafana; }
     status

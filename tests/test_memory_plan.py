@@ -225,7 +225,7 @@ def test_cli__answers_whether_it_fits(capsys: pytest.CaptureFixture[str]) -> Non
     assert lines[0] == "tiny at 128x128, all trained: 597,883 numbers, float32"
     assert lines[1] == "step, 2 images a forward"
     assert lines[-1].startswith("fits 2.0 GB: yes, ")
-    assert main([*command, *settings, "--gpu-memory", "1GB"]) == 1
+    assert main([*command, *settings, "--gpu-memory", "1.02GB"]) == 1
     told = capsys.readouterr().out.splitlines()[-1]
     assert told.startswith("fits 1.0 GB: no, ")
     assert told.endswith(
@@ -239,7 +239,7 @@ def test_cli__answers_whether_it_fits(capsys: pytest.CaptureFixture[str]) -> Non
     ("trained", "told"),
     [
         ("classifier", "Take a larger GPU or a smaller model"),
-        ("all", "a smaller model, or --set sharding=fsdp with workers=2 or more"),
+        ("all", "or sharding=fsdp with workers=2 or more, or training less than trained=all"),
     ],
 )
 def test_cli__says_where_no_image_size_helps(
@@ -248,7 +248,7 @@ def test_cli__says_where_no_image_size_helps(
     command = ["plan", "train", "--preset", "vit7b16", "--set", f"trained={trained}"]
     assert main([*command, "precision=bfloat16", "--gpu-memory", "10GB"]) == 1
     answer = capsys.readouterr().out.splitlines()[-1]
-    assert answer.startswith("fits 10.0 GB: no, the weights alone take ")
+    assert answer.startswith("fits 10.0 GB: no, the weights and their moments alone take ")
     assert answer.endswith(told)
 
 

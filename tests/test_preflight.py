@@ -185,6 +185,7 @@ def test_wait_for_place__ends_where_no_node_comes(
     local_ray: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(waiting, "WAIT_LINE_S", 1)
+    monkeypatch.setattr(waiting, "_LOOK_S", 1)
     monkeypatch.setattr(waiting, "NODE_PATIENCE_S", 1.0)
     with pytest.raises(ClusterError) as caught:
         waiting.wait_for_place(Placement(device="cuda", actors=1, threads=1))
@@ -198,6 +199,7 @@ def test_wait_for_place__says_what_it_waits_for(
     local_ray: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(waiting, "WAIT_LINE_S", 1)
+    monkeypatch.setattr(waiting, "_LOOK_S", 1)
     waiting.wait_for_place(ONE)
 
     def sleep(seconds: float) -> None:  # pickled whole, as it is no module's

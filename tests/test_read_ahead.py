@@ -13,6 +13,9 @@ import pyarrow as pa
 import pytest
 import ray
 from ray.data import DataContext
+from ray.data._internal.execution.backpressure_policy import (
+    ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY,
+)
 from segment_runs import embedded_ray
 
 from dinoidd.train.read_ahead import (
@@ -128,8 +131,9 @@ def test_read_ahead__does_not_run_away_from_a_slow_training(
     assert numbers(tables) == list(range(1, 60))
 
 
-def test_read_ahead__leaves_the_process_as_it_was() -> None:
+def test_read_ahead__holds_back_its_own_data_set_alone() -> None:
     numbers(read_ahead(3, lambda group: pa.table({"group": [group]}), 4))
     context = DataContext.get_current()
     assert PacedLoop not in context.custom_execution_callback_classes
-    assert BoundedReadAhead not in context.get_config("backpressure_policies.enabled", [])
+    assert BoundedReadAhead not in context.get_config(ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY)
+    assert context.execution_no_progress_timeout_s != -1

@@ -151,11 +151,11 @@ def test_place__says_at_once_what_is_missing(scenes: Path) -> None:
     for use_gpu in (True, False, None):
         with pytest.raises(ClusterError) as caught:
             place(replace(config, accelerator_type="A100", use_gpu=use_gpu))
-    assert str(caught.value) == (
-        "no node of the cluster has an accelerator of type 'A100', and no autoscaler adds one: it has "
-        "no accelerator. Set accelerator_type to one that is there, leave it out, or add such a node "
-        "(an autoscaler's group names it by the resource 'accelerator_type:A100')"
-    )
+        assert str(caught.value) == (
+            "no node of the cluster has an accelerator of type 'A100', and no autoscaler adds one: it "
+            "has no accelerator. Set accelerator_type to one that is there, leave it out, or add such "
+            "a node (an autoscaler's group names it by the resource 'accelerator_type:A100')"
+        )
     with pytest.raises(ClusterError, match=r"16 workers and their reading tasks need 16\.75 CPUs"):
         place(replace(config, use_gpu=False, workers=16, batch_size=16))
 

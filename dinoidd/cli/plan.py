@@ -165,21 +165,24 @@ def _rows(phase: "Phase") -> dict[str, int]:
     return {name: size for name, size in rows.items() if size} | {"together": phase.peak}
 
 
-_LOWER_WEIGHTS = ("precision=", "sharding=", "workers=")  # advice that does
+# The beginnings of advice that concerns more than activations.
+_FEWER_BYTES = ("precision=", "sharding=", "workers=", "training less")
 
 
 def _answer(plan: "MemoryPlan", room: int) -> str:
     left = room - plan.peak
     if left >= 0:
         return f"fits {_shown(room)}: yes, {_shown(left)} left"
-    weights = max(sum(phase.weights.values()) for phase in plan.phases)
-    if weights <= room:
+    kept = plan.overhead + max(
+        sum(phase.weights.values()) + phase.gradients + phase.optimizer for phase in plan.phases
+    )
+    if kept <= room:
         remedies = ", or ".join(plan.advice())
         return f"fits {_shown(room)}: no, {_shown(-left)} too much. Try --set {remedies}"
-    fewer = [advice for advice in plan.advice() if advice.startswith(_LOWER_WEIGHTS)]
+    helpful = [f", or {advice}" for advice in plan.advice() if advice.startswith(_FEWER_BYTES)]
     return (
-        f"fits {_shown(room)}: no, the weights alone take {_shown(weights)}. Take a larger GPU or a "
-        f"smaller model{''.join(f', or --set {advice}' for advice in fewer)}"
+        f"fits {_shown(room)}: no, the weights and their moments alone take {_shown(kept)}. Take a "
+        f"larger GPU or a smaller model{''.join(helpful)}"
     )
 
 

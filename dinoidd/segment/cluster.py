@@ -4,6 +4,7 @@ import os
 import re
 import socket
 from dataclasses import dataclass
+from typing import Any
 
 import ray
 from ray._private.state import available_resources_per_node
@@ -85,12 +86,8 @@ def connect(address: str | None = None, *, cpus: int | None = None) -> None:
                 "this command there. To run it from here, unset RAY_ADDRESS, or set it to the head's "
                 "HOST:6379"
             )
-        try:
-            _knock(where)
-            with without_lines(_RAY_GREETING):
-                ray.init(address=address, **options)
-        except (OSError, OverflowError, RuntimeError, ValueError) as error:
-            raise ClusterError(f"no Ray cluster answers at {where}: {error}") from error
+        with without_lines(_RAY_GREETING):
+            _join(where, address=address, **options)
         return
     # RAY_AUTH_MODE is left alone: a new local Ray then asks for the token in ~/.ray/auth_token, which
     # matters since its ports are open to the network.
@@ -101,6 +98,15 @@ def connect(address: str | None = None, *, cpus: int | None = None) -> None:
     with without_lines(_RAY_GREETING):
         ray.init(address="local", num_cpus=cpus, include_dashboard=False, **options)
     logger.info("started an embedded Ray on this machine (%d logical CPUs)", cpus)
+
+
+def _join(where: str, **options: Any) -> None:
+    """Raises ClusterError."""
+    try:
+        _knock(where)
+        ray.init(**options)
+    except (OSError, OverflowError, RuntimeError, ValueError) as error:
+        raise ClusterError(f"no Ray cluster answers at {where}: {error}") from error
 
 
 def _knock(address: str) -> None:

@@ -16,9 +16,9 @@ def without_lines(pattern: str) -> Iterator[None]:
         pattern: regular expression, sought anywhere in a line.
     """
     unwanted = re.compile(pattern.encode())
-    sys.stderr.flush()
-    terminal = os.dup(2)
     with tempfile.TemporaryFile() as kept:
+        sys.stderr.flush()
+        terminal = os.dup(2)
         os.dup2(kept.fileno(), 2)
         try:
             yield

@@ -38,8 +38,10 @@ _TASKS_AT_A_TIME = 2  # one begins while the other ends
 
 
 def numbered_blocks(pieces: Sequence[int]) -> ray.data.Dataset:
-    """One block of one row, `piece` int64, for each of the pieces; about in order, and
-    exactly so where the data set preserves order.
+    """One block of one row, `piece` int64, for each of the pieces; about in order.
+
+    Where the data set preserves order, they come exactly so, but more than PIECES_PER_TASK may stand
+    still: a second source task's numbers can fill the queue that the first one's have to pass.
 
     A source task that runs again makes the same blocks again, and Ray takes those it has not seen.
     """

@@ -10,7 +10,7 @@ from dinoidd.log import duration, logger
 from dinoidd.segment.cluster import Placement, count_gpus, nodes_of, room, short_of, shown, slots_of
 
 WAIT_LINE_S = 30.0  # between log lines while nodes are awaited
-_LOOK_S = 1  # whole seconds; Python hears no signal meanwhile
+_LOOK_S = 5  # whole seconds; Python hears no signal meanwhile, and the head remembers each look
 NODE_PATIENCE_S = 1800.0  # for a node that an autoscaler has to bring; a scarce one takes a while
 
 

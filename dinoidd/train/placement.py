@@ -92,7 +92,7 @@ def _check_workers(placement: Placement, gpus: int) -> None:
         return
     if cluster.may_come(replace(placement.models(), actors=workers)):
         return
-    if wanted is not None and (lacks_kind or (lacks_gpus and not gpus)):
+    if wanted is not None and lacks_kind:
         raise cluster.no_such_accelerator(wanted, option="accelerator_type")
     if lacks_gpus:
         of_type = f" of type {wanted}" if wanted else ""

@@ -1,9 +1,9 @@
 """Groups of images read ahead of a training worker by Ray Data: in order, not too far, and quietly.
 
 Ray Data's scheduling loop runs in the worker's process, beside a training whose threads wait for each
-other. On a machine of few cores every core that is taken from it costs more than itself: reading as
-far ahead as memory allows made an epoch of `tiny` four times as long until that was done, and a loop
-that never sleeps made each of them twice as long.
+other. On a machine of few cores, a core that is taken from the training costs more than itself: while
+Ray read as far ahead as memory allows, an epoch of `tiny` took four times as long, and while its loop
+ran without a pause, twice as long.
 """
 
 import time
@@ -92,6 +92,7 @@ def _hold_back(context: DataContext, most: int) -> None:
     key = ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY
     context.set_config(key, [*context.get_config(key), BoundedReadAhead])
     context.set_config(_MOST_AHEAD, most)
+    context.execution_no_progress_timeout_s = -1  # none: it may rest through a long validation
     context.custom_execution_callback_classes = [
         *context.custom_execution_callback_classes,
         PacedLoop,
