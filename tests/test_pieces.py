@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 import ray
 from ray.data import DataContext
+from ray_operators import Operator
 from segment_runs import embedded_ray
 
 from dinoidd.segment.cluster import Placement
@@ -93,13 +94,6 @@ def test_pieces__of_ten_million_images_are_few_tasks() -> None:
     tasks = Pieces(range(156_250)).get_read_tasks(156_250)
     assert len(tasks) == 306
     assert sum(task.metadata.num_rows for task in tasks) == 156_250
-
-
-class Operator(SimpleNamespace):
-    """As much of Ray's as is looked at."""
-
-    __hash__ = object.__hash__
-    __eq__ = object.__eq__
 
 
 def test_short_queue__bounds_how_many_numbers_wait() -> None:

@@ -16,6 +16,7 @@ from ray.data import DataContext
 from ray.data._internal.execution.backpressure_policy import (
     ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY,
 )
+from ray_operators import Operator
 from segment_runs import embedded_ray
 
 from dinoidd.train.read_ahead import (
@@ -35,13 +36,6 @@ CPUS = max(4, os.cpu_count() or 1)  # of the embedded Ray
 def local_ray() -> Iterator[None]:
     with embedded_ray():
         yield
-
-
-class Operator(SimpleNamespace):
-    """As much of Ray's as is looked at."""
-
-    __hash__ = object.__hash__
-    __eq__ = object.__eq__
 
 
 def operator(name: str, *, running: int = 0) -> Operator:

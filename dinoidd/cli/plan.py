@@ -108,7 +108,11 @@ def _plan_training(args: argparse.Namespace) -> int:
     plan = plan_memory(model, for_head(config, model, config))
     fits = room is None or plan.peak <= room
     if args.json:
-        told = {"gpu_memory": room, "fits": fits, "advice": [] if fits else plan.advice()}
+        told = {
+            "gpu_memory": room,
+            "fits": fits,
+            "advice": [] if fits or room is None else plan.advice(room),
+        }
         print(json.dumps(plan.to_dict() | (told if room is not None else {}), indent=1))
     else:
         print(_table(plan))
@@ -165,24 +169,18 @@ def _rows(phase: "Phase") -> dict[str, int]:
     return {name: size for name, size in rows.items() if size} | {"together": phase.peak}
 
 
-# The beginnings of advice that concerns more than activations.
-_FEWER_BYTES = ("precision=", "sharding=", "workers=", "training less")
-
-
 def _answer(plan: "MemoryPlan", room: int) -> str:
     left = room - plan.peak
     if left >= 0:
         return f"fits {_shown(room)}: yes, {_shown(left)} left"
-    kept = plan.overhead + max(
-        sum(phase.weights.values()) + phase.gradients + phase.optimizer for phase in plan.phases
-    )
-    if kept <= room:
-        remedies = ", or ".join(plan.advice())
-        return f"fits {_shown(room)}: no, {_shown(-left)} too much. Try --set {remedies}"
-    helpful = [f", or {advice}" for advice in plan.advice() if advice.startswith(_FEWER_BYTES)]
+    remedies = plan.advice(room)
+    if plan.held <= room:
+        tries = ", or ".join(remedies)
+        return f"fits {_shown(room)}: no, {_shown(-left)} too much. Try --set {tries}"
+    others = ", or ".join(["a larger GPU or a smaller model", *remedies])
     return (
-        f"fits {_shown(room)}: no, the weights and their moments alone take {_shown(kept)}. Take a "
-        f"larger GPU or a smaller model{''.join(helpful)}"
+        f"fits {_shown(room)}: no, the weights and their moments alone take {_shown(plan.held)}. "
+        f"Take {others}"
     )
 
 

@@ -62,7 +62,8 @@ def place(config: TrainConfig) -> Placement:
         ClusterError: neither the cluster as it is nor what its autoscaler may add can hold them.
     """
     wanted = config.accelerator_type
-    gpus = count_gpus(nodes_of(wanted))
+    nodes = nodes_of(wanted)
+    gpus = count_gpus(nodes)
     use_gpu = config.use_gpu
     if use_gpu is None:
         use_gpu = bool(
@@ -77,17 +78,18 @@ def place(config: TrainConfig) -> Placement:
         accelerator_type=wanted,
         threads=1 if use_gpu else max(1, cores() // config.workers),
     )
-    _check_workers(placement, gpus)
+    _check_workers(placement, nodes)
     return placement
 
 
-def _check_workers(placement: Placement, gpus: int) -> None:
+def _check_workers(placement: Placement, nodes: list[dict[str, float]]) -> None:
     """Ray would wait for what is not there, silently and without end."""
     workers, wanted = placement.workers, placement.accelerator_type
     cpus = ray.cluster_resources().get("CPU", 0.0)
     needed = workers * ACTOR_CPUS + READ_CPUS + WRITE_CPUS
+    gpus = count_gpus(nodes)
     lacks_gpus = placement.use_gpu and gpus < workers
-    lacks_kind = wanted is not None and not nodes_of(wanted)
+    lacks_kind = wanted is not None and not nodes
     if not lacks_gpus and not lacks_kind and cpus >= needed:
         return
     if cluster.may_come(replace(placement.models(), actors=workers)):

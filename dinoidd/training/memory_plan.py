@@ -30,10 +30,14 @@ class Phase:
     exchange: int  # buckets of DDP, or the layers that FSDP has gathered
 
     @property
+    def held(self) -> int:
+        """Of tensors that stay, however few and small the images are."""
+        return sum(self.weights.values()) + self.gradients + self.optimizer
+
+    @property
     def peak(self) -> int:
         """Of tensors."""
-        kept = sum(self.weights.values()) + self.gradients + self.optimizer + self.activations
-        return kept + self.transient + self.exchange
+        return self.held + self.activations + self.transient + self.exchange
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,16 +59,22 @@ class MemoryPlan:
         """Bytes of the largest phase, with CUDA's own."""
         return max(phase.peak for phase in self.phases) + self.overhead
 
-    def advice(self) -> list[str]:
-        """Settings that would lower the peak, the mildest first."""
+    @property
+    def held(self) -> int:
+        """Bytes that no other images lower, with CUDA's own."""
+        return max(phase.held for phase in self.phases) + self.overhead
+
+    def advice(self, room: int) -> list[str]:
+        """Settings that would bring the peak nearer to `room` bytes, the mildest first."""
+        images_matter = self.held <= room
         config, largest = self.config, max(self.phases, key=lambda phase: phase.peak)
         remedies = []
         if config.precision == "float32":
             remedies.append("precision=bfloat16")
-        if largest.images > 1:
+        if images_matter and largest.images > 1:
             remedies.append(f"micro_batch={largest.images // 2} (is {largest.images})")
         learns = config.trained != "classifier"
-        if learns and not config.activation_checkpointing:
+        if images_matter and learns and not config.activation_checkpointing:
             remedies.append("activation_checkpointing=true")
         if learns and config.sharding == "none":
             remedies.append("sharding=fsdp with workers=2 or more")
@@ -72,8 +82,9 @@ class MemoryPlan:
             remedies.append(f"workers={2 * config.workers} (is {config.workers})")
         if learns:
             remedies.append(f"training less than trained={config.trained}")
-        size = config.image_size or self.model.image_size
-        remedies.append(f"image_size={max(32, size // 64 * 32)} (is {size})")
+        if images_matter:
+            size = config.image_size or self.model.image_size
+            remedies.append(f"image_size={max(32, size // 64 * 32)} (is {size})")
         return remedies
 
     def to_dict(self) -> dict[str, Any]:
